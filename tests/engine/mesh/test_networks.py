@@ -273,6 +273,44 @@ def test_a_network_that_is_in_use_stays_and_goes_when_it_is_not(
     shop.clear()
 
 
+@pytest.mark.full
+def test_a_host_that_is_off_follows_when_it_returns(mesh: Lab) -> None:
+    """It makes a network that was created meanwhile, and removes one that was removed."""
+    host, off = mesh.hosts["host1"], mesh.hosts["host3"]
+
+    def networks() -> list[str]:
+        return off.docker("network", "ls", "--format", "{{.Name}}").stdout.split()
+
+    cut_off(host, off)
+    assert "host3: to be made (host off)" in host.agentctl("network", "create", "later").stderr
+    off.boot()
+    wait_until(lambda: "later" in networks(), 60, "the network on the host that was off")
+    cut_off(host, off)
+    removed = host.agentctl("network", "rm", "later")
+    assert removed.stderr == "host3: to be removed (host off)\n"
+    assert "to be removed: host3 (host off)" in host.agentctl("network", "ls").stdout
+    off.boot()
+    wait_until(lambda: "later" not in networks(), 60, "the network to go from the host")
+    wait_until(
+        lambda: re.search(r"later .* removed\n", host.agentctl("network", "ls").stdout),
+        20,
+        "no host to have it",
+    )
+    assert host.agentctl("network", "rm", "later").stdout == "removed network later\n"
+    assert host.agentctl("network", "ls").stdout == "there is no mesh network\n"
+    mesh.wait_ready(60)
+
+
+def cut_off(host: Host, off: Host) -> None:
+    """Cut the power of a host, and wait until the others know."""
+    off.kill()
+
+    def gone() -> bool:
+        return any(each["host_name"] == off.name and not each["alive"] for each in host.leases())
+
+    wait_until(gone, 60, f"the heartbeat of {off.name} to lapse")
+
+
 def test_one_label_in_a_compose_file_is_enough(mesh: Lab) -> None:
     """The page's file makes the default networks of two projects one network."""
     assert LABELLED is not None
