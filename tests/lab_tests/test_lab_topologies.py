@@ -342,8 +342,20 @@ def test_an_agent_on_a_link_with_ipv6_only_says_that_it_has_no_uplink() -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("topology", ["two-nics", "dual-stack"])
-def test_the_demo_runs_where_its_backend_carries_packets(topology: str) -> None:
-    done = hostmesh_lab_program("demo", "--name", "labtopo", "--topology", topology)
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("topology", "backend"),
+    [
+        ("two-nics", "host-gw"),
+        ("dual-stack", "host-gw"),
+        ("two-lans", "vxlan"),
+        ("two-lans", "wireguard"),
+        ("nat", "wireguard"),
+    ],
+)
+def test_the_demo_runs_where_its_backend_carries_packets(topology: str, backend: str) -> None:
+    words = ("--name", "labtopo", "--topology", topology, "--backend", backend)
+    done = hostmesh_lab_program("demo", *words)
+    print(done.stdout)
     assert done.returncode == 0, done.stdout
     assert "every step was verified" in done.stdout

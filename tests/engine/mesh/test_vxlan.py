@@ -6,6 +6,8 @@ import re
 from ipaddress import IPv4Network
 
 import pytest
+from hostmesh_lab.demo import packets
+from hostmesh_lab.demo.stage import Stage
 from hostmesh_lab.lab import CIDR, Lab, LabOptions
 from hostmesh_lab.machines.capture import Capture
 from hostmesh_lab.machines.host import Host
@@ -58,6 +60,7 @@ def test_a_mesh_on_two_lans(mesh: Lab) -> None:
             assert transferred(far, one, addresses["host2"])
             tunnelled = [each for each in passed.packets() if each.ports and each.ports[1] == 8472]
         assert len(tunnelled) > MEGABYTES
+        packets.walk(Stage(mesh, print, "vxlan", containers=addresses))
         inner = [each for each in passed.packets() if each.src in IPv4Network(CIDR)]
         assert inner == [], "the router sees no container"
         # Both are on one LAN: no tunnel between them.

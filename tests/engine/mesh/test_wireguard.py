@@ -5,6 +5,8 @@ from __future__ import annotations
 from ipaddress import IPv4Network
 
 import pytest
+from hostmesh_lab.demo import packets
+from hostmesh_lab.demo.stage import Stage
 from hostmesh_lab.lab import CIDR, Lab, LabOptions
 from hostmesh_lab.machines.capture import Capture
 from hostmesh_lab.underlay.topology import NAT
@@ -38,6 +40,7 @@ def test_hosts_behind_nat_reach_each_other_encrypted(mesh: Lab) -> None:
                         seen = one.fetch(f"http://{target}/cgi-bin/whoami", container="web")
                         assert (seen or "").strip() == addresses[one.name]
             assert not [each for each in passed.packets() if each.src in IPv4Network(CIDR)]
+        packets.walk(Stage(mesh, print, "wireguard", containers=addresses))
         mtu = hosts[0].docker("network", "inspect", "bridge").stdout
         assert '"1420"' in mtu
     finally:
