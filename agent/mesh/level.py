@@ -1,28 +1,19 @@
-"""Publish nothing that an agent of the mesh cannot read (promise 12). Pure."""
+"""Find the hosts that read less than the config's level (promise 12). Pure.
+
+What needs a level is published once the config has it, and `agentctl config set --level` refuses
+one that a host with a heartbeat does not read. An agent that is away shows its level when it comes
+back.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from agent.model import LEVEL_OF_0_1, Heartbeat, HostId, MeshConfig
+from agent.model import LEVEL_OF_0_1, Heartbeat, HostId
 from agent.sharedmap import SharedMap, changed_keys
 
-__all__ = ["HeldBack", "may_publish"]
-
-
-def may_publish(
-    level: int, config: MeshConfig | None, heartbeats: Mapping[HostId, Heartbeat]
-) -> bool:
-    """Whether what a host needs ``level`` to read may be written to etcd now.
-
-    The config must allow the level, and every host with a heartbeat must read it. flannel hosts
-    have no heartbeat and read flannel's fields only; an agent that is away shows its level when
-    it comes back.
-    """
-    if level <= LEVEL_OF_0_1:
-        return True
-    return config is not None and level <= config.level and not HeldBack.of(heartbeats, level).hosts
+__all__ = ["HeldBack"]
 
 
 @dataclass(frozen=True, slots=True)

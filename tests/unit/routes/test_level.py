@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
-from agent.mesh.level import HeldBack, may_publish
+from agent.mesh.level import HeldBack
 from agent.model import DockerState, Heartbeat, HostId
 from agent.sharedmap import SharedMap
-from tests.unit.small_mesh import CONFIG
 
 pytestmark = pytest.mark.unit
 
@@ -34,24 +31,20 @@ def beats(*levels: int) -> SharedMap[HostId, Heartbeat]:
 
 
 @pytest.mark.parametrize(
-    ("level", "configured", "levels", "allowed"),
+    ("level", "levels", "held"),
     [
-        (1, None, (), True),
-        (1, 1, (1, 1), True),
-        (2, None, (2,), False),
-        (2, 1, (2, 2), False),
-        (2, 2, (2, 2), True),
-        (2, 3, (2, 4), True),
-        (2, 2, (2, 1, 2), False),
-        (3, 3, (2, 3), False),
-        (2, 2, (), True),
+        (1, (1, 1), []),
+        (2, (2, 4), []),
+        (2, (2, 1, 2), ["host1"]),
+        (3, (2, 3), ["host0"]),
+        (2, (), []),
     ],
 )
-def test_promise_12_config_and_every_heartbeat_must_have_the_level(
-    level: int, configured: int | None, levels: tuple[int, ...], allowed: bool
+def test_promise_12_a_host_that_reads_less_holds_the_level_back(
+    level: int, levels: tuple[int, ...], held: list[str]
 ) -> None:
-    config = None if configured is None else replace(CONFIG, level=configured)
-    assert may_publish(level, config, beats(*levels)) is allowed
+    found = HeldBack.of(beats(*levels), level).hosts.values()
+    assert [each.host_name for each in found] == held
 
 
 def test_following_costs_what_changed() -> None:
