@@ -1,36 +1,22 @@
-"""etcd with deadlines, fail-over, authentication and errors that say where and why."""
+"""Read, write, watch and lease in etcd."""
 
 from __future__ import annotations
 
 import secrets
-import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
-from tenacity import (
-    Retrying,
-    retry_if_exception_type,
-    stop_after_attempt,
-    stop_after_delay,
-    wait_random_exponential,
-)
-from tenacity.nap import sleep_using_event
 
 from agent.errors import EtcdAuthError, EtcdError, EtcdUnavailable
 from agent.etcd import kv
-from agent.etcd.auth import AuthTokens, auth_is_off
-from agent.etcd.certificates import own_certificates
-from agent.etcd.cluster_ids import ClusterIds
-from agent.etcd.connections import Connection, ConnectionPool
+from agent.etcd.auth import auth_is_off
+from agent.etcd.calls import Calls, Metadata
+from agent.etcd.connections import Connection
 from agent.etcd.errors import (
-    CertificateRefusedError,
     EtcdLeaseExistsError,
     EtcdLeaseGoneError,
-    ForeignClusterError,
-    TokenExpiredError,
     translate,
 )
 from agent.etcd.etcd3_compat import grpc, rpc
@@ -41,16 +27,6 @@ from agent.settings import EtcdSettings
 __all__ = ["EtcdClient", "EtcdLease"]
 
 _log = structlog.get_logger()
-
-_T = TypeVar("_T")
-_Metadata = tuple[tuple[str, str], ...]
-
-_AGAIN = (EtcdUnavailable, TokenExpiredError, CertificateRefusedError)
-"""Errors that another try may avoid, at the next endpoint or with a new token."""
-
-
-_NO_CLUSTER_ID = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.PERMISSION_DENIED)
-"""Errors of an endpoint that does not report its cluster, such as a proxy: its answers will."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,27 +40,21 @@ class EtcdLease:
 class EtcdClient:
     """Unary calls and watches to the members of one etcd cluster. Thread-safe.
 
-    Each try has ``settings.call_timeout_s``; a call that fails fast tries every endpoint
-    once and one of them twice, with jittered pauses below a second, then raises. Tries that
-    repeat over longer times belong to the threads that call this.
-
     Args:
-        settings: Endpoints, certificates, user. Nothing connects before the first call. Without
-            endpoints a call waits for :meth:`use`, as long as one try may take.
+        settings: Endpoints, certificates, user; see :class:`Calls`. Without endpoints a call waits
+            for :meth:`use`, as long as one try may take.
     """
 
     def __init__(self, settings: EtcdSettings) -> None:
         self.settings = settings
-        self.clusters = ClusterIds(settings.endpoints)
+        self._calls = Calls(settings)
+        self.clusters = self._calls.clusters
         """Which cluster each endpoint belongs to; the owner pins the mesh's."""
-        self._pool = ConnectionPool(settings)
-        self._tokens = AuthTokens(settings)
-        self._closed = threading.Event()
+        self._pool = self._calls.pool
 
     def close(self) -> None:
         """Close the connections; calls under way in other threads end with an error."""
-        self._closed.set()
-        self._pool.close()
+        self._calls.close()
 
     def reconnect(self) -> None:
         """Drop the connections and make new ones: this host's own address has changed.
@@ -142,7 +112,7 @@ class EtcdClient:
         )
         if end is not None:
             request.range_end = end
-        response = self._call(
+        response = self._calls.run(
             f"read {_shown(key)}",
             lambda connection, metadata, timeout_s: connection.kv.Range(
                 request, timeout=timeout_s, metadata=metadata
@@ -178,7 +148,7 @@ class EtcdClient:
             EtcdUnavailable, EtcdAuthError, EtcdError: As their names say.
         """
         request = kv.transaction(compares, success, failure)
-        response = self._call(
+        response = self._calls.run(
             action,
             lambda connection, metadata, timeout_s: connection.kv.Txn(
                 request, timeout=timeout_s, metadata=metadata
@@ -191,7 +161,7 @@ class EtcdClient:
         lease_id = secrets.randbits(62) | 1
         request = rpc.LeaseGrantRequest(TTL=ttl_s, ID=lease_id)
         try:
-            response = self._call(
+            response = self._calls.run(
                 "make an etcd lease",
                 lambda connection, metadata, timeout_s: connection.lease.LeaseGrant(
                     request, timeout=timeout_s, metadata=metadata
@@ -208,7 +178,7 @@ class EtcdClient:
             The TTL in seconds, 0 when the lease is gone (etcd answers so, not with an error).
         """
 
-        def once(connection: Connection, metadata: _Metadata, timeout_s: float) -> int:
+        def once(connection: Connection, metadata: Metadata, timeout_s: float) -> int:
             requests = iter((rpc.LeaseKeepAliveRequest(ID=lease_id),))
             answers = connection.lease.LeaseKeepAlive(
                 requests, timeout=timeout_s, metadata=metadata
@@ -218,13 +188,13 @@ class EtcdClient:
                 return max(0, int(answer.TTL))
             raise EtcdUnavailable(f"{connection.endpoint} did not answer a keepalive")
 
-        return self._call("keep an etcd lease alive", once)
+        return self._calls.run("keep an etcd lease alive", once)
 
     def revoke(self, lease_id: int) -> None:
         """End an etcd lease and delete the keys attached to it; one that is gone is fine."""
         request = rpc.LeaseRevokeRequest(ID=lease_id)
         try:
-            self._call(
+            self._calls.run(
                 "revoke an etcd lease",
                 lambda connection, metadata, timeout_s: connection.lease.LeaseRevoke(
                     request, timeout=timeout_s, metadata=metadata
@@ -252,7 +222,7 @@ class EtcdClient:
 
     def _time_to_live(self, lease_id: int, *, keys: bool = False) -> Any:  # noqa: ANN401 - message
         request = rpc.LeaseTimeToLiveRequest(ID=lease_id, keys=keys)
-        return self._call(
+        return self._calls.run(
             "read an etcd lease",
             lambda connection, metadata, timeout_s: connection.lease.LeaseTimeToLive(
                 request, timeout=timeout_s, metadata=metadata
@@ -270,92 +240,16 @@ class EtcdClient:
             CompactedError, EtcdUnavailable, EtcdAuthError, EtcdError: It was not created.
         """
 
-        def once(connection: Connection, metadata: _Metadata, timeout_s: float) -> WatchStream:
+        def once(connection: Connection, metadata: Metadata, timeout_s: float) -> WatchStream:
             return WatchStream(
                 connection, metadata, ranges=ranges, after=after, timeout_s=timeout_s
             )
 
-        return self._call("watch", once)
+        return self._calls.run("watch", once)
 
     def leave(self, stream: WatchStream, reason: str) -> None:
         """Move on to the next endpoint because of what ``stream`` met at its own."""
         self._pool.leave(stream.connection, reason)
-
-    def _call(self, action: str, once: Callable[[Connection, _Metadata, float], _T]) -> _T:
-        """Try ``once`` until it answers, at most at every endpoint and one more.
-
-        No try starts later than one deadline per endpoint after the first: a single server
-        that does not answer is not waited for twice.
-        """
-        endpoints = max(1, len(self._pool))
-        tries, tries_s = endpoints + 1, endpoints * self.settings.call_timeout_s
-        retrying = Retrying(
-            stop=stop_after_attempt(tries) | stop_after_delay(tries_s),
-            wait=wait_random_exponential(multiplier=0.05, max=1.0),
-            retry=retry_if_exception_type(_AGAIN),
-            sleep=sleep_using_event(self._closed),
-            reraise=True,
-        )
-        answer: _T = retrying(self._try, action, once)
-        return answer
-
-    def _try(self, action: str, once: Callable[[Connection, _Metadata, float], _T]) -> _T:
-        self._pool.follow_files()
-        connection = self._pool.current()
-        try:
-            return self._ask(connection, once)
-        except grpc.RpcError as error:
-            fault: Any = translate(error, connection.endpoint, action)
-            if isinstance(fault, EtcdUnavailable) and (expired := self._expired(connection)):
-                fault = expired  # etcd ends such a connection without a reason
-            self._react(connection, fault)
-            raise fault from error
-        except _AGAIN as fault:
-            self._react(connection, fault)
-            raise
-        except ValueError as error:  # gRPC's "Cannot invoke RPC on closed channel!"
-            raise EtcdUnavailable(f"cannot {action}: {error}") from error
-
-    def _ask(
-        self, connection: Connection, once: Callable[[Connection, _Metadata, float], _T]
-    ) -> _T:
-        """Ask ``once`` of a member of the mesh's cluster; raises gRPC's errors and ours."""
-        metadata = self._tokens.metadata(connection)
-        if len(self._pool) > 1 and not self.clusters.known(connection.endpoint):
-            self._ask_cluster(connection, metadata)
-        self._refuse_foreign(connection)
-        answer = once(connection, metadata, self.settings.call_timeout_s)
-        self.clusters.saw(connection.endpoint, _cluster_of(answer))
-        try:
-            self._refuse_foreign(connection)
-        except ForeignClusterError:
-            if isinstance(answer, WatchStream):
-                answer.close()
-            raise
-        return answer
-
-    def _react(self, connection: Connection, fault: Exception) -> None:
-        if isinstance(fault, TokenExpiredError):
-            self._tokens.expire()
-        elif isinstance(fault, CertificateRefusedError):
-            self._pool.reopen(connection)
-            self._pool.leave(connection, str(fault))
-        elif isinstance(fault, EtcdUnavailable):
-            if not isinstance(fault, ForeignClusterError):
-                self.clusters.failed(connection.endpoint)
-            self._pool.leave(connection, str(fault))
-
-    def _expired(self, connection: Connection) -> CertificateRefusedError | None:
-        if not connection.endpoint.startswith("https"):
-            return None
-        for each in own_certificates(self.settings):
-            if each.role == "client" and each.not_after_s < time.time():
-                return CertificateRefusedError(
-                    f"{connection.endpoint} does not answer, and {each.name} expired on"
-                    f" {each.not_after}",
-                    hint="renew it: deploy/etcd/hosts.sh add NAME, and copy its folder here",
-                )
-        return None
 
     def asks_for_no_account(self, endpoint: str) -> bool:
         """Whether all who reach an endpoint may read and write.
@@ -385,14 +279,7 @@ class EtcdClient:
         Raises:
             EtcdUnavailable, EtcdAuthError, EtcdError: It did not say.
         """
-        connection = self._pool.of(endpoint)
-        try:
-            self._ask_cluster(connection, self._tokens.metadata(connection))
-        except grpc.RpcError as error:
-            self.clusters.failed(endpoint)
-            raise translate(error, endpoint, "ask for the cluster") from error
-        except ValueError as error:  # as in _try
-            raise EtcdUnavailable(f"cannot ask {endpoint}: {error}") from error
+        self._calls.ask_cluster(endpoint)
 
     def restored(self) -> bool:
         """Whether the store came from a backup and has not had many writes since.
@@ -404,7 +291,7 @@ class EtcdClient:
             EtcdUnavailable: It could not be found out.
         """
         try:
-            answer = self._call(
+            answer = self._calls.run(
                 "read etcd's status",
                 lambda connection, metadata, timeout_s: connection.maintenance.Status(
                     rpc.StatusRequest(), timeout=timeout_s, metadata=metadata
@@ -415,35 +302,6 @@ class EtcdClient:
         except EtcdError:  # a proxy, or a role that may not ask
             return False
         return bool(answer.raftIndex < answer.header.revision)
-
-    def _ask_cluster(self, connection: Connection, metadata: _Metadata) -> None:
-        """Ask a member for its cluster before anything is written to it."""
-        token = tuple(each for each in metadata if each[0] == "token")
-        timeout_s = self.settings.call_timeout_s
-        try:
-            answer = connection.maintenance.Status(
-                rpc.StatusRequest(), timeout=timeout_s, metadata=token
-            )
-        except grpc.RpcError as error:
-            if error.code() not in _NO_CLUSTER_ID:
-                raise
-        else:
-            self.clusters.saw(connection.endpoint, answer.header.cluster_id)
-
-    def _refuse_foreign(self, connection: Connection) -> None:
-        if self.clusters.refuses(connection.endpoint):
-            raise ForeignClusterError(
-                f"{connection.endpoint} is a member of another etcd cluster than the mesh's",
-                hint="correct etcd.endpoints in agent.toml",
-            )
-
-
-def _cluster_of(answer: object) -> int:
-    """The cluster that an answer came from, 0 when it does not say (a keepalive's TTL)."""
-    if isinstance(answer, WatchStream):
-        return answer.cluster_id
-    header: Any = getattr(answer, "header", None)
-    return header.cluster_id if header is not None else 0
 
 
 def _shown(key: bytes) -> str:
