@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from agent.errors import EtcdError, MeshConfigError, Refused
@@ -93,18 +93,10 @@ def change_config(
         before = None if record is None else _decoded(record)
         after = _checked(registry, wished(before), before)
         view = records.view()
-        # A lease that no host of this mesh may use is not in use: a forged one keeps nothing.
-        bounds, held = registry.bounds, records.leases()
-        if before is not None and before.owners:
-            held = tuple(view.leases)
-        leases = tuple(each for each in held if not bounds.problem(each.subnet))
-        _refuse_misfits(after, leases, view)
+        held = view.leases if before is not None and before.owners else records.leases()
+        _refuse_misfits(after, _possible(registry, held), view)
         _refuse_unread(after.level, before, view)
-        begins = after.owners and not (before and before.owners)
-        if begins:
-            _refuse_unowned(records.owners(), view, after)
-        if before is not None and before.owners and not after.owners:
-            _refuse_overwritten(view)
+        _refuse_otherwise_owned(records, view, before, after)
         if not (after.flannel or flannel_may_go):
             _refuse_without_flannel(view)
         value = encode_config(after, _object_or_none(record))
@@ -119,12 +111,31 @@ def change_config(
         if same or dry:
             return change
         compares = [kv.unchanged(key, record.mod_revision if record else 0)]
-        if begins or left_behind(before, after):
+        if _begins_owners(before, after) or left_behind(before, after):
             compares += _none_joined(registry, records)
         result = registry.client.txn("change the config", compares, [kv.put(key, value)])
         if result.succeeded:
             return replace(change, after=replace(after, mod_revision=result.revision))
     raise EtcdError("the mesh changes faster than its config can be set")
+
+
+def _possible(registry: Registry, leases: Iterable[Lease]) -> tuple[Lease, ...]:
+    """Return those that a host of this mesh may use: a forged one keeps nothing."""
+    return tuple(each for each in leases if not registry.bounds.problem(each.subnet))
+
+
+def _begins_owners(before: MeshConfig | None, after: MeshConfig) -> bool:
+    return after.owners and not (before and before.owners)
+
+
+def _refuse_otherwise_owned(
+    records: RecordStore, view: View, before: MeshConfig | None, after: MeshConfig
+) -> None:
+    """Raise Refused where a lease would belong to another host, or to none."""
+    if _begins_owners(before, after):
+        _refuse_unowned(records.owners(), view, after)
+    if before is not None and before.owners and not after.owners:
+        _refuse_overwritten(view)
 
 
 def _checked(registry: Registry, config: MeshConfig, before: MeshConfig | None) -> MeshConfig:
