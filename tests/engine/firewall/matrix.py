@@ -218,6 +218,10 @@ class Scene:
             if time.monotonic() > deadline:
                 return wrong
 
+    def answer(self, by: str, to: str, how: str) -> str | None:
+        """Return the source that the other side saw, None when nothing came back."""
+        return self._ask([self._probe(by, to, how)])[0]
+
     def _ask(self, probes: Sequence[Probe]) -> list[str | None]:
         """Return the result of each probe, or the source of a forged one that was seen.
 

@@ -190,6 +190,31 @@ def test_a_container_with_two_networks_answers_at_both_addresses(scene: Scene) -
             there.docker("network", "disconnect", "green", "shown")
 
 
+def test_a_host_closes_a_mesh_network_that_it_no_longer_takes_part_in(scene: Scene) -> None:
+    """By a reload of agent.toml: to its own slice at once, to the other by what it publishes."""
+    here, there = scene.hosts
+    ways = [
+        (f"member@{one.name}", f"member@{other.name}")
+        for one, other in ((here, there), (there, here))
+    ]
+
+    def all_are(reached: bool) -> bool:
+        return all((scene.answer(*way, "tcp81") is not None) is reached for way in ways)
+
+    assert all_are(True)
+    settings = there.path("/etc/hostmesh/agent.toml")
+    before = settings.read_text()
+    settings.write_text(f'{before}\n[networks]\nallow = ["safe"]\n')
+    try:
+        there.agentctl("reload")
+        wait_until(lambda: all_are(False), 20, "web to be closed in both directions")
+        assert scene.answer(f"guarded@{here.name}", f"guarded@{there.name}", "tcp81")
+    finally:
+        settings.write_text(before)
+        there.agentctl("reload")
+    wait_until(lambda: all_are(True), 20, "web to be open again")
+
+
 def _shown(host: Host) -> str:
     return host.agentctl("firewall", "show").stdout
 
