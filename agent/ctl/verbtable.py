@@ -235,7 +235,7 @@ VERBS = (
             Argument("--subnet-len", "prefix length of each subnet (16)", "N"),
             Argument("--backend", "how packets travel: host-gw, vxlan, wireguard", "NAME"),
             _ACCESS,
-            _NAMES,
+            _NAMES._replace(help=f"{_NAMES.help} (on)"),
             Argument("--yes", "create the proposed mesh without asking"),
         ),
     ),

@@ -232,7 +232,9 @@ def _docker_wants(state: AgentState) -> tuple[object, ...] | None:
     if mesh.left or mesh.own is None or mesh.uplink is None:
         return None
     former = mesh.former.subnet if mesh.former else None
-    names = wanted_docker_names(mesh.config, served=state.names_served)
+    if state.names_served is None and mesh.config is not None and mesh.config.has_names:
+        return None  # in a moment; one restart is to bring subnet and name servers
+    names = wanted_docker_names(mesh.config, served=bool(state.names_served))
     return mesh.own.subnet, mesh.container_mtu, former, names
 
 

@@ -90,6 +90,8 @@ class NamesJob:
         self._wanted = newest or self._wanted
         if self._wanted is None:
             return _LOOK_S
+        if self._reported is None:  # Docker's configuration waits for it
+            self._report(on=self._wanted.input is not None)
         try:
             self._write(self._wanted, follow=newest is not None)
             self._problem = None

@@ -89,7 +89,7 @@ class AgentState:
         kept: CIDRs outside ``mesh.within`` that stay valid since this host's copy has them.
         look: The facts of the host that must be read again.
         conditions: By source; but those of the passes over the kernel.
-        names_served: A name server of this host answers containers.
+        names_served: A name server of this host answers containers; None: not looked yet.
         contact_problem: Why etcd cannot be reached, "" while it can.
         lease_ended: The own lease's time is over by the clock, and etcd does not say otherwise.
         passed: The last passes over routes and rules left nothing undone.
@@ -105,7 +105,7 @@ class AgentState:
     last_seen: LastSeen = field(default_factory=LastSeen)
     conditions: Mapping[ConditionSource, tuple[Condition, ...]] = field(default_factory=dict)
     report: Report[Route] = field(default_factory=Report)
-    names_served: bool = False
+    names_served: bool | None = None
     contact_problem: str = "not connected yet"
     lease_ended: bool = False
     passed: bool = False

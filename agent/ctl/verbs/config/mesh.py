@@ -84,10 +84,8 @@ def init(context: Context) -> int:
 
 
 def _named(context: Context, config: MeshConfig) -> MeshConfig:
-    """Return the config with the domain of names that --names gives."""
-    text = context.args.names
-    if text is None:
-        return config
+    """Return the config with the domain of names that --names gives; a new mesh has names."""
+    text = context.args.names or "on"
     try:
         return replace(config, domain=parse_names(text))
     except ValueError as error:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hostmesh_lab import machine_state, paths, state
-from hostmesh_lab.demo import changes, mesh, networks, packets
+from hostmesh_lab.demo import changes, mesh, names, networks, packets
 from hostmesh_lab.demo.stage import Stage
 from hostmesh_lab.errors import LabError
 from hostmesh_lab.lab import Lab, LabOptions
@@ -26,6 +26,7 @@ STEPS: list[tuple[str, Callable[[Stage], None]]] = [
     ("three hosts join: each gets a /16, each Docker has it", mesh.hosts_join),
     ("a host reaches a container on another host", mesh.host_to_remote_container),
     ("containers on every pair of hosts ping and fetch from each other", mesh.every_pair),
+    ("containers of every host fetch pages from each other by name", names.by_name),
     ("one packet's walk: TTL 64 63 63 62, addresses unchanged, and back", packets.walk),
     (
         "Docker's isolation and the operator's REJECT are in place, nothing is flushed",

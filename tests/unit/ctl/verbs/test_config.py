@@ -100,7 +100,8 @@ def test_init_creates_what_is_asked_for(
     assert str(registry.config.cidr) == "10.128.0.0/12"
     assert str(registry.config.subnet_max) == "10.143.240.0"
     assert capsys.readouterr().out == (
-        "/hostmesh/config is in etcd: 10.128.0.0/12, a /20 for each of up to 256 hosts, host-gw\n"
+        "/hostmesh/config is in etcd: 10.128.0.0/12, a /20 for each of up to 256 hosts, host-gw,"
+        " names under hostmesh.internal\n"
     )
 
 
