@@ -179,6 +179,7 @@ def test_the_doctor_and_the_metrics_know_the_servers(mesh: Lab) -> None:
     assert document["complete"]
 
 
+@pytest.mark.full
 def test_promise_2_a_host_that_boots_without_etcd_answers_names_of_others(mesh: Lab) -> None:
     one = mesh.hosts["host1"]
     one.kill()
