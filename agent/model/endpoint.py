@@ -20,6 +20,7 @@ __all__ = [
     "EndpointAddress",
     "EndpointView",
     "Health",
+    "is_usable",
     "usable_name",
 ]
 
@@ -36,9 +37,14 @@ _NAME: Final = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{LONGEST_NAME - 1}}}")
 """Docker's names of containers and networks, bounded."""
 
 
+def is_usable(name: str) -> bool:
+    """Return whether other hosts can read a name."""
+    return _NAME.fullmatch(name) is not None
+
+
 def usable_name(name: str, identity: str) -> str:
     """Return a name, or the start of the object's id where others could not read it."""
-    return name if _NAME.fullmatch(name) else identity[:12]
+    return name if is_usable(name) else identity[:12]
 
 
 class Health(enum.StrEnum):

@@ -9,13 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from agent.docker.engine.containers import container_name
-from agent.model.endpoint import LONGEST_NAME, NAMES_MOST, Health
+from agent.model.endpoint import NAMES_MOST, Health, is_usable, usable_name
 from agent.model.family import Address, read_address
 
-__all__ = ["Listed", "Place", "RunningContainer", "inspected", "listed", "usable_name"]
-
-_NAME: Final = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{LONGEST_NAME - 1}}}")
-"""Docker's names of containers, bounded; an alias may be any text."""
+__all__ = ["Listed", "Place", "RunningContainer", "inspected", "listed"]
 
 _ID: Final = re.compile(r"[0-9a-f]{64}")
 _SHORT: Final = 12
@@ -125,11 +122,6 @@ def inspected(raw: Mapping[str, Any]) -> RunningContainer | None:
     )
 
 
-def usable_name(name: str, identity: str) -> str:
-    """Return a name, or the start of the object's id where others could not read it."""
-    return name if _NAME.fullmatch(name) else identity[:_SHORT]
-
-
 def _identity(raw: Mapping[str, Any]) -> str:
     identity = raw["Id"]
     if not isinstance(identity, str) or not _ID.fullmatch(identity):
@@ -139,13 +131,13 @@ def _identity(raw: Mapping[str, Any]) -> str:
 
 def _label(labels: Mapping[str, Any], key: str) -> str:
     value = labels.get(key)
-    return value if isinstance(value, str) and _NAME.fullmatch(value) else ""
+    return value if isinstance(value, str) and is_usable(value) else ""
 
 
 def _aliases(found: Iterable[object], name: str, identity: str) -> tuple[tuple[str, ...], int]:
     """Return the names to use, in order, and how many are left out; Docker adds the short id."""
     given = {each for each in found if isinstance(each, str)} - {name, identity[:_SHORT], ""}
-    usable = sorted(each for each in given if _NAME.fullmatch(each))[:NAMES_MOST]
+    usable = sorted(each for each in given if is_usable(each))[:NAMES_MOST]
     return tuple(usable), len(given) - len(usable)
 
 

@@ -7,10 +7,16 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from agent.docker.endpoints.containers import RunningContainer, usable_name
+from agent.docker.endpoints.containers import RunningContainer
 from agent.mesh.firewall.access import judged
 from agent.model import Access, Condition, DockerNetwork, HostId, first_few
-from agent.model.endpoint import ENDPOINTS_MOST, NAMES_MOST, Endpoint, EndpointAddress
+from agent.model.endpoint import (
+    ENDPOINTS_MOST,
+    NAMES_MOST,
+    Endpoint,
+    EndpointAddress,
+    usable_name,
+)
 from agent.model.family import Network, within
 from agent.model.network import NETWORK_LABEL, MeshNetwork, parse_network_name
 
