@@ -14,6 +14,7 @@ from agent.daemon.state.events import (
     EndpointsSeen,
     Event,
     HostSeen,
+    LeaseChanged,
     Left,
     NamesReported,
     ViewSeen,
@@ -22,7 +23,7 @@ from agent.docker.daemonjson.desired import DockerNames
 from agent.errors import EtcdUnavailable
 from agent.model import NETWORKS_LEVEL
 from tests.unit.daemon.core.test_consequences import FACTS, FIRST, MEMBER, after, follows, view
-from tests.unit.small_mesh import CONFIG, UPLINK
+from tests.unit.small_mesh import CONFIG, UPLINK, lease
 
 pytestmark = pytest.mark.unit
 
@@ -51,3 +52,17 @@ def test_docker_gets_the_name_servers_when_they_answer() -> None:
     before = after(MEMBER, ViewSeen(replace(view(0, 1, revision=11), config=named)))
     wants = {each.action: each.given for each in follows(before, NamesReported(True, ()))}
     assert wants[Action.CONFIGURE_DOCKER][3] == DockerNames(domain="mesh.example", served=True)
+
+
+def test_one_restart_of_docker_brings_the_subnet_and_the_name_servers() -> None:
+    """Whether servers run is known a moment later: until then Docker is left alone."""
+    named = replace(CONFIG, domain="mesh.example", level=NETWORKS_LEVEL)
+    seen = ViewSeen(replace(view(0, 1), config=named))
+    viewed = after(FIRST, HostSeen(FACTS, UPLINK, ()), seen)
+    held = LeaseChanged(lease(0), ())
+    assert Action.CONFIGURE_DOCKER not in {each.action for each in follows(viewed, held)}
+    leased = after(viewed, held)
+    for served in (True, False):
+        wants = {each.action: each.given for each in follows(leased, NamesReported(served, ()))}
+        names = DockerNames(domain="mesh.example", served=served)
+        assert wants[Action.CONFIGURE_DOCKER] == (lease(0).subnet, UPLINK.mtu, None, names)
