@@ -91,6 +91,27 @@ def test_promise_6_direct_routing_is_switched_under_a_ping(stage: TwoLans) -> No
     assert len(seen.lost) <= 2, "one for each change"
 
 
+@pytest.mark.full
+def test_promise_6_another_name_of_the_link_is_followed_under_a_ping(stage: TwoLans) -> None:
+    one, two, _ = stage.nodes
+    pingers = [Pinger(one.host, inner(two), 0.01), Pinger(two.host, inner(one), 0.01)]
+    texts = {node: node.settings.read_text() for node in (one, two)}
+    for node, link in ((one, "hm-vxlan"), (two, "eth0")):
+        named = texts[node].replace("[host]\n", '[host]\nlink = "rack1"\n')
+        node.settings.write_text(named)
+        assert node.ctl("reload").returncode == 0
+        eventually(partial(leads_by, link, one, two), 20)
+        eventually(partial(leads_by, link, two, one), 20)
+    for node, text in texts.items():
+        node.settings.write_text(text)
+        assert node.ctl("reload").returncode == 0
+    eventually(partial(leads_by, "eth0", one, two), 20)
+    for pinger in pingers:
+        seen = pinger.stop()
+        assert seen.sent > 10
+        assert len(seen.lost) <= 4, "one for each change"
+
+
 def test_peers_follow_a_flannel_hosts_new_mac(stage: TwoLans) -> None:
     """flannel's device that is made anew has another MAC."""
     one = stage.nodes[0]
