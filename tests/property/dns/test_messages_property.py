@@ -265,3 +265,14 @@ def test_a_reply_fits_only_with_its_id_and_question() -> None:
     assert not fits(query, query[:2], query[12:])
     assert not fits(reply, b"\0\0", query[12:])
     assert not fits(reply.replace(b"Example", b"Exemple"), query[:2], query[12:])
+
+
+@pytest.mark.parametrize(("octets", "refused"), [(255, False), (256, True)])
+def test_a_name_has_at_most_255_octets(octets: int, refused: bool) -> None:
+    labels = b"".join(b"\x3f" + b"x" * 63 for _ in range(3))
+    last = octets - len(labels) - 2
+    name = labels + bytes([last]) + b"x" * last + b"\0"
+    assert len(name) == octets
+    head = dns.message.make_query("example.com", "A").to_wire()[:12]
+    reply = RESPONDER.respond(head + name + b"\0\1\0\1", ASKER)
+    assert isinstance(reply, bytes) is refused
