@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from agent.daemon.membership.leave import Leaver, Outcome
+from agent.daemon.names.snapshot_files import SnapshotFiles
 from agent.daemon.store.host_lock import HostLock
 from agent.daemon.store.state_file import StateFile
 from agent.daemon.wiring import docker_manager, kernel_pass, release_lease
@@ -42,13 +43,20 @@ def leaver(settings: Settings) -> Leaver:
             registry = Registry(client, settings.etcd.prefix)
             return release_lease(registry, own, read_boot_id())
 
+    def forget() -> None:
+        copy.forget()
+        try:
+            SnapshotFiles(settings.agent.state_dir / "names").clear()
+        except OSError as error:
+            raise StateError(f"cannot remove {error.filename}: {error.strerror}") from error
+
     return Leaver(
         state=state,
         release=release,
         remove=lambda: kernel.remove(config),
         remove_from_firewalld=kernel.remove_from_firewalld,
         restore=restore,
-        forget=copy.forget,
+        forget=forget,
     )
 
 
