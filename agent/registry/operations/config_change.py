@@ -190,7 +190,11 @@ def refuse_outside(cidr: Network, bounds: Bounds, view: View | None = None) -> N
 
 
 def _refuse_misfits(wished: MeshConfig, leases: tuple[Lease, ...], view: View) -> None:
-    problems = [problem for lease in leases if (problem := check_lease(lease, wished))]
+    problems = [
+        f"{problem}, and {lease.host_name or lease.node_address} holds it"
+        for lease in leases
+        if (problem := check_lease(lease, wished))
+    ]
     problems += [
         f"reservation {subnet} is not a part of {' or '.join(map(str, wished.cidrs))}"
         for subnet in view.reservations

@@ -8,6 +8,8 @@ LONG = {
     "test_promise_7_where_the_previous_file_does_not_start_either_the_operators_does",
     "test_promise_6_killed_after_docker_made_it_nothing_is_made_twice",
     "test_it_survives_a_restart_of_dockerd_with_and_without_live_restore",
+    "test_promise_3_a_dockerd_that_is_frozen_or_restarts_with_live_restore",
+    "test_containers_that_a_restart_of_dockerd_ends_are_gone",
 }
 DRIVEN = {"test_docker_engine.py", "test_endpoints.py", "test_networks.py"}
 
