@@ -46,10 +46,10 @@ class Releases:
         for _ in range(_TRIES):
             records = self._read()
             _refuse_as_clone(records.view(), host_id, boot_id)
+            self._end_published(host_id)  # before the lease, outside of which no slice counts
             every = (*records.leases(), *records.owners())
             owned = {each.subnet for each in every if each.host_id == host_id}
             if not owned:
-                self._end_published(host_id)
                 heartbeat = kv.delete(self._keys.of(HEARTBEATS, host_id))
                 self._client.txn("end the heartbeat", [], [heartbeat])
                 return given_back
@@ -59,10 +59,7 @@ class Releases:
         raise EtcdError(f"the lease of host {host_id} is written faster than it can be released")
 
     def _end_published(self, host_id: HostId) -> None:
-        """Delete slices and endpoints that did not end with the lease.
-
-        Where a role does not have them yet there are none.
-        """
+        """Delete slices and endpoints. Where a role may not write them yet there are none."""
         for start, end in published_ranges(self._keys, host_id):
             if self._client.range(start, end, limit=1, keys_only=True).records:
                 self._client.txn("end what is published", [], [kv.delete(start, end)])
