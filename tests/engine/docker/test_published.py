@@ -1,4 +1,4 @@
-"""What a host publishes of its containers and networks, on real dockerds: kept as Docker says."""
+"""The records that a host publishes of its containers and networks follow its real Docker."""
 
 from __future__ import annotations
 
