@@ -166,6 +166,32 @@ def test_promise_3_names_stay_while_etcd_agent_and_docker_are_away(mesh: Lab) ->
     )
 
 
+def test_containers_ask_beside_a_firewall_that_drops_input(mesh: Lab) -> None:
+    """As ufw does: it lets in what is established, and drops all else that no rule names."""
+    one = mesh.hosts["host1"]
+    established = ("-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED")
+    rules = [("INPUT", *match, "-j", "ACCEPT") for match in (("-i", "lo"), established)]
+    for rule in rules:
+        one.run(["iptables", "-A", *rule])
+    one.run(["iptables", "-P", "INPUT", "DROP"])
+    try:
+        assert fetched(one, "lab-glibc-web", f"api.web.{DOMAIN}")
+        assert fetched(one, "lab-glibc-bridge", "world.example")
+    finally:
+        one.run(["iptables", "-P", "INPUT", "ACCEPT"])
+        for rule in rules:
+            one.run(["iptables", "-D", *rule])
+
+
+@pytest.mark.full
+def test_names_outlast_a_restart_of_docker(mesh: Lab) -> None:
+    one, two = mesh.hosts["host1"], mesh.hosts["host2"]
+    two.docker("update", "--restart", "always", "api")
+    two.run(["lab-service", "restart", "docker"], timeout_s=120)
+    name = f"api.web.{DOMAIN}"
+    wait_until(lambda: fetched(one, "lab-glibc-web", name), 60, "the page after the restart")
+
+
 def test_the_doctor_and_the_metrics_know_the_servers(mesh: Lab) -> None:
     one = mesh.hosts["host1"]
     said = one.agentctl("doctor", check=False).stdout
