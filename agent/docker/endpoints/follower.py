@@ -174,8 +174,7 @@ class EndpointFollower:
         known = self._containers
         differ = [i for i, each in shown.items() if i not in known or not known[i].agrees(each)]
         self._work.look(differ)
-        if self._awaited is None:
-            self._awaited = set(differ)
+        self._awaited = set(differ) if self._awaited is None else self._awaited & set(differ)
 
     def _may_be_shown(self, found: Listed, terms: EndpointTerms) -> bool:
         networks = ((self._networks.get(network), at) for network, at in found.places)
@@ -226,6 +225,7 @@ class EndpointFollower:
             self._beyond += 1
 
     def _drop(self, container: str) -> None:
+        self._awaited = self._awaited and self._awaited - {container}
         self._endpoints.pop(container, None)
         if self._containers.pop(container, None) is not None and self._beyond:
             self._work.check()  # another one may be shown

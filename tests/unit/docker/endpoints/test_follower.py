@@ -329,6 +329,19 @@ def test_nothing_is_said_before_all_is_known(host: Host, follower: EndpointFollo
     assert len(host.said[0][0]) == 199
 
 
+def test_one_of_the_first_that_ends_before_it_is_inspected_holds_up_no_other(
+    host: Host, follower: EndpointFollower
+) -> None:
+    for number in range(1, 200):  # more than one step inspects
+        host.run(number, say=False)
+    host.fake.delays_s[f"/containers/{1:064x}/json"] = 0.4
+    follower.set_terms(TERMS)
+    eventually(lambda: host.calls(f"/containers/{1:064x}/json") > 0)
+    assert host.said == []
+    host.end(f"{199:064x}")
+    host.wait(*(f"c{number}" for number in range(1, 199)))
+
+
 def test_other_terms_and_none(host: Host, follower: EndpointFollower) -> None:
     host.run(1, networks={"bridge": ()}, say=False)
     host.run(2, networks={"outside": ()}, say=False)
