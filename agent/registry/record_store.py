@@ -8,6 +8,7 @@ not how it said it.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -207,11 +208,16 @@ class RecordStore:
         return self._tables.setdefault(kind.view, _Table())
 
     def remember(self, before: View) -> None:
-        """Use the leases of an earlier view where a record of this snapshot cannot be read."""
+        """Use what an earlier view has where a record of this snapshot cannot be read."""
         if before.cluster_id != self.cluster_id:
             return
         for key in self._unreadable:
-            self._remember(key, _lease_of(before, *self.keys.split(key)))
+            kind, rest = self.keys.split(key)
+            self._remember(key, _lease_of(before, kind, rest))
+            if kind is not None and kind.lasting:
+                with contextlib.suppress(ValueError):
+                    name = kind.key(rest)
+                    self._table(kind).put(name, getattr(before, kind.view).get(name))
 
     def _remember(self, key: bytes, lease: Lease | None) -> None:
         if self._leases.remember(self._name(key), self._bare.get(key), lease):
@@ -305,7 +311,7 @@ class RecordStore:
             problem = quote(str(error)) if record is not None else ""
         if kind in _OF_LEASES:
             self._leases.put(f"{kind.name}/{_text(rest)}", value)
-        if kind is not LEASES and key is not None:
+        if kind is not LEASES and key is not None and not (problem and kind.lasting):
             self._table(kind).put(key, value)
         return problem
 

@@ -99,7 +99,7 @@ class Registry:
 
         Args:
             last_config: By which leases are judged while the config in etcd is unusable.
-            before: An earlier view, whose leases are used where a record cannot be read now.
+            before: An earlier view, which is used where a record cannot be read now.
         """
         found = whole(lambda: self._read_all(last_config))
         if before is not None:

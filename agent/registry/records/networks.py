@@ -72,6 +72,7 @@ NETWORKS: Final[RecordKind[str, MeshNetwork]] = RecordKind(
     writer=Writer.OPERATOR,
     view="networks",
     cached=True,
+    lasting=True,
     most=4096,
     level=NETWORKS_LEVEL,
 )

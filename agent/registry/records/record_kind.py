@@ -44,6 +44,7 @@ class RecordKind(Generic[_K, _V]):
         apart: Followed in a stream of its own, by those who need it: no view of the mesh and no
             watch for it has these records.
         cached: In the host's own copy, for when etcd is away.
+        lasting: While a record cannot be read, the one that was there before counts.
         largest_bytes: Larger values are not read.
         most: More records than that are refused as a view.
         level: What a host must be able to read before one is published.
@@ -60,6 +61,7 @@ class RecordKind(Generic[_K, _V]):
     view: str = ""
     apart: bool = False
     cached: bool = False
+    lasting: bool = False
     largest_bytes: int = 16 * 1024
     most: int = 131_072
     level: int = LEVEL_OF_0_1

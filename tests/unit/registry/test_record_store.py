@@ -10,17 +10,20 @@ import pytest
 
 from agent.errors import EtcdError
 from agent.etcd.kv import Event, Record
-from agent.model import DockerState, Heartbeat, HostId, Lease, MeshConfig, SetAside, View
+from agent.model import Access, DockerState, Heartbeat, HostId, Lease, MeshConfig, SetAside, View
+from agent.model.network import MeshNetwork
 from agent.registry.record_store import RecordStore
 from agent.registry.records import (
     CLONES,
     HEARTBEATS,
     KINDS,
     LEASES,
+    NETWORKS,
     Keys,
     encode_config,
     encode_heartbeat,
     encode_lease,
+    encode_network,
 )
 from agent.sharedmap import changed_keys
 
@@ -62,6 +65,27 @@ def test_the_raw_value_of_a_decoded_record_is_not_kept() -> None:
         assert record is not None
         assert record.value == b""
         assert record.mod_revision in (2, 3)
+
+
+def test_promise_4_a_network_is_not_gone_because_its_record_cannot_be_read() -> None:
+    """Hosts would remove it, and let every host into one that is for few."""
+    key = KEYS.of(NETWORKS, "web")
+    web = MeshNetwork(name="web", access=Access.CLOSED, hosts=("a*",))
+    damaged = Record(key, b'{"Access":"private"}', 8, 9)
+    records = loaded()
+    records.load([Record(key, encode_network(web), 8, 8)])
+    before = records.view()
+    assert records.apply([Event(key, damaged, 9)])
+    view = records.view()
+    assert view.networks["web"] == replace(web, create_revision=8, mod_revision=8)
+    assert key.decode() in {each.key for each in view.set_aside}
+
+    restarted = loaded()
+    restarted.load([damaged])
+    restarted.remember(before)
+    assert restarted.view().networks == view.networks
+    restarted.apply([Event(key, None, 10)])
+    assert not restarted.view().networks
 
 
 def test_promise_10_a_hundred_thousand_unknown_keys_cost_nothing() -> None:
