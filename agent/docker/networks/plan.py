@@ -113,11 +113,13 @@ def _make(
         return
     if _has(seen, name):
         return  # the operator's or Compose's; conditions of its label come from the firewall's side
-    problem = _in_the_way(name, seen, link_exists)
+    problem = _in_the_way(name, made, seen, link_exists)
     if problem is not None:
         made.conditions.append(problem)
         return
     subnet = wanted.subnet
+    if subnet is not None and not within(subnet, docker.subnet):
+        subnet = None  # of the lease before a move
     if subnet is None or any(meet(subnet, each) for each in taken if each is not subnet):
         bases = [base for base, _ in docker.pools if base.prefixlen <= wanted.length]
         subnet = free_subnet(bases, wanted.length, taken)
@@ -176,7 +178,9 @@ def _remove_unused(made: Plan, network: SeenNetwork, seen: Seen, why: str) -> No
     )
 
 
-def _in_the_way(name: str, seen: Seen, link_exists: Callable[[str], bool]) -> Condition | None:
+def _in_the_way(
+    name: str, made: Plan, seen: Seen, link_exists: Callable[[str], bool]
+) -> Condition | None:
     other = next((each for each in seen.networks if each.name == name), None)
     if other is not None:
         subnets = ", ".join(map(str, other.subnets)) or "no IPv4 subnet"
@@ -191,6 +195,7 @@ def _in_the_way(name: str, seen: Seen, link_exists: Callable[[str], bool]) -> Co
         )
     bridge = bridge_name(name)
     user = next((e.name for e in seen.networks if e.bridge and e.bridge.bridge == bridge), "")
+    user = user or next((each.name for each in made.creations if each.bridge == bridge), "")
     if not user and not link_exists(bridge):
         return None
     owner = f"of Docker network {user}" if user else "of another program"

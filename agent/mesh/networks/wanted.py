@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from agent.mesh.backends import container_mtu
-from agent.mesh.networks.claims import clashes, is_allowed_here, spans_hosts
+from agent.mesh.networks.claims import is_allowed_here, spans_hosts
 from agent.mesh.world import World
 from agent.model import HostId
 from agent.model.family import Network, within
@@ -48,7 +48,6 @@ def wanted_networks(world: World) -> tuple[DesiredNetwork, ...]:
 
 def _wanted(world: World, host_name: str) -> Iterator[DesiredNetwork]:
     mtu = None if world.uplink is None else container_mtu(world.uplink, world.config)
-    clashing = clashes(world.networks)
     for name, record in sorted(world.networks.items()):
         joins = _joins(world, record, world.host_id, host_name)
         yield DesiredNetwork(
@@ -56,7 +55,7 @@ def _wanted(world: World, host_name: str) -> Iterator[DesiredNetwork]:
             length=record.length,
             subnet=_published(world, name),
             mtu=mtu,
-            removed=record.removed or not joins or name in clashing,
+            removed=record.removed or not joins,
         )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from agent.errors import EtcdError, Refused
 from agent.etcd import kv
+from agent.mesh.networks import digest
 from agent.model import NETWORKS_LEVEL, MeshConfig, View, first_few
 from agent.model.network import DEFAULT_SLICE, LONGEST_SLICE, MeshNetwork
 from agent.registry.operations.hosts import find_host
@@ -77,6 +78,7 @@ def create_network(registry: Registry, wish: MeshNetwork, *, dry: bool = False) 
         _refuse_unfit(config, wish)
         _refuse_unreadable(records.unreadable.get(key), wish.name)
         present = view.networks.get(wish.name)
+        _refuse_same_hash(view, wish.name)
         if present is None and len(view.networks) >= NETWORKS.most:
             raise Refused(
                 f"there are {len(view.networks)} records of networks, as many as a mesh may have",
@@ -138,6 +140,16 @@ def _refuse_unfit(config: MeshConfig, wish: MeshNetwork) -> None:
         raise Refused(
             f"a /{wish.length} does not fit into a host's subnet, a /{config.subnet_len}",
             hint=f"choose a smaller one: --size /{usual_length(config)}",
+        )
+
+
+def _refuse_same_hash(view: View, name: str) -> None:
+    hashed = digest(name)
+    other = next((each for each in view.networks if digest(each) == hashed and each != name), None)
+    if other is not None:
+        raise Refused(
+            f"the hash of {name}, after which hosts name its bridge, is that of network {other}",
+            hint="choose another name",
         )
 
 

@@ -169,6 +169,13 @@ def test_an_operator_may_have_declared_networks_only(
         assert [each["state"] for each in found["networks"][0]["parts"]] == [state]
 
 
+def test_a_name_with_the_hash_of_another_is_refused(mesh: Registry) -> None:
+    assert create_network(mesh, replace(SHOP, name="n175561")).changed
+    with pytest.raises(Refused, match="that of network n175561"):
+        create_network(mesh, replace(SHOP, name="n804706"))
+    assert not create_network(mesh, replace(SHOP, name="n175561")).changed
+
+
 def test_a_damaged_record_is_named_and_rm_deletes_it(mesh: Registry) -> None:
     key = mesh.keys.of(NETWORKS, "shop")
     mesh.client.txn("", [], [kv.put(key, b"{")])

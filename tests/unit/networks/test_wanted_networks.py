@@ -52,6 +52,12 @@ def test_a_network_is_to_go_when_its_record_says_so(record: MeshNetwork) -> None
     assert web.removed
 
 
+def test_a_network_with_the_hash_of_another_is_not_taken_for_one_that_was_removed() -> None:
+    """Docker's side sees which of them is there, and says why the other one is not made."""
+    asked = world(records=(MeshNetwork(name="n175561"), MeshNetwork(name="n804706")))
+    assert [each.removed for each in wanted_networks(asked)] == [False, False]
+
+
 def test_this_hosts_settings_come_before_the_operators_record() -> None:
     asked = replace(world(records=(MeshNetwork(name="web"),)), allowed_networks=("d*",))
     assert wanted_networks(asked)[0].removed

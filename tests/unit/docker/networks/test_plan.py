@@ -18,6 +18,9 @@ pytestmark = pytest.mark.unit
 DOCKER = desired_docker(IPv4Network("10.64.0.0/16"), 1450)
 WEB = DesiredNetwork(name="web", length=24, mtu=1450)
 
+SAME_HASH = ("n175561", "n804706")
+"""Names whose hashes begin with the same ten digits."""
+
 
 def network(name: str, subnet: str, *, own: bool = False, mesh: str = "") -> SeenNetwork:
     net = IPv4Network(subnet)
@@ -59,6 +62,30 @@ def test_a_small_lease_without_ranges_for_networks_has_no_space() -> None:
 
 def test_a_bridges_name_fits_the_kernel() -> None:
     assert len(bridge_name("n" * 63)) <= 15
+
+
+def test_of_two_networks_with_one_hash_the_other_one_is_refused() -> None:
+    """The one that is there stays, whichever comes first in order of name."""
+    first, second = replace(WEB, name=SAME_HASH[0]), replace(WEB, name=SAME_HASH[1])
+    assert bridge_name(first.name) == bridge_name(second.name)
+    made = planned(wanted=Wanted((first, second), True))
+    assert [each.name for each in made.creations] == [first.name]
+    (refused,) = made.conditions
+    assert (refused.name, refused.subject) == ("network-bridge-taken", second.name)
+    assert first.name in refused.cause
+
+    there = network(second.name, "10.64.255.0/24", own=True, mesh=second.name)
+    assert there.bridge is not None
+    facts = replace(there.bridge, bridge=bridge_name(second.name))
+    made = planned(replace(there, bridge=facts), wanted=Wanted((first, second), True))
+    assert (made.creations, made.removals) == ([], [])
+    assert [each.subject for each in made.conditions] == [first.name]
+
+
+def test_no_network_is_made_in_a_subnet_that_the_host_had_before_a_move() -> None:
+    web = replace(WEB, subnet=IPv4Network("10.65.255.0/24"))
+    (made,) = planned(wanted=Wanted((web,), True)).creations
+    assert str(made.subnet) == "10.64.255.0/24"
 
 
 def test_promise_5_the_operators_network_is_neither_removed_nor_made_again() -> None:
