@@ -91,6 +91,7 @@ def test_a_host_whose_own_record_was_overwritten_is_told_the_key(mesh: Registry)
     assert f"etcdctl del {key}" in refused.value.hint
 
 
+_SUBNETS = (IPv4Network("10.65.0.0/16"), IPv4Network("10.66.0.0/16"))
 _DAMAGED = {
     "not JSON": (b"}", b""),
     "TTL": (b'"TTL":', b'"TTL":"x","was":'),
@@ -111,6 +112,10 @@ def test_promise_2_a_live_hosts_damaged_record_is_repaired_and_not_obeyed(
         lease = eventually(held(heard))
         directory.start()
         eventually(lambda: views.last and lease.subnet in views.last.by_subnet)
+        # A watch that has caught up with etcd sees the damage before the repair.
+        other = next(each for each in _SUBNETS if each != lease.subnet)
+        reserve(mesh, host(9), other)
+        eventually(lambda: views.last.reservations)
         before = len(views)
         key = mesh.keys.of(LEASES, lease.subnet)
         there = mesh.client.range(key).records[0]

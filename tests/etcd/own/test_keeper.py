@@ -264,7 +264,11 @@ def test_stop_is_bounded_while_etcd_hangs(etcd: Etcd) -> None:
             etcd.resume()
 
 
-@pytest.mark.parametrize("value", ["garbage", '{"Network":"10.64.0.0/12","Hostmesh":{"Level":3}}'])
+@pytest.mark.parametrize(
+    "value",
+    ["garbage", f'{{"Network":"10.64.0.0/12","Hostmesh":{{"Level":{LEVEL + 1}}}}}'],
+    ids=["garbage", "later-level"],
+)
 def test_promise_3_a_config_that_cannot_be_used_costs_a_restarted_agent_nothing(
     mesh: Registry, value: str
 ) -> None:
