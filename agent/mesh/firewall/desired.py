@@ -22,12 +22,14 @@ from agent.mesh.firewall.values import (
     WantedNetwork,
     slices_set,
 )
-from agent.mesh.networks import own_slices
+from agent.mesh.networks import own_slices, published_slices
+from agent.mesh.networks.claims import spans_hosts
 from agent.mesh.peer_rules import PeerRules
 from agent.mesh.world import World
 from agent.model import Access, Condition, Container, DockerFacts, DockerNetwork, MeshConfig
-from agent.model.family import Address, Network, family_of, network_order, within
+from agent.model.family import Address, Network, family_of, meet, network_order, within
 from agent.model.names import NAME_SERVERS
+from agent.model.network import NETWORK_LABEL, NetworkSlice
 
 __all__ = ["desired_firewall", "judged_networks", "outside_links"]
 
@@ -105,11 +107,13 @@ def judged_networks(
     """Return each Docker network inside the lease, with what is wrong with its label of access.
 
     A host that opens no more than published ports opens no more to a mesh network either: there
-    membership lets nothing pass.
+    membership lets nothing pass. A network whose subnet was a slice is closed while the slice is
+    published: other hosts take what comes from there for a member's.
     """
     if world.config is None or world.docker is None:
         return ()
     members = own_slices(world).by_docker_id if access_limit is Access.OPEN else {}
+    slices = published_slices(world) if spans_hosts(world) else ()
     found = []
     for network in _known(world.docker):
         inside = any(within(network.subnet, lease) for lease in world.own_subnets)
@@ -118,6 +122,12 @@ def judged_networks(
             if network.id in members:
                 name = members[network.id].name
                 wanted = replace(wanted, slices=slices_set(name, family_of(network.subnet)))
+            label = network.labels.get(NETWORK_LABEL)
+            former = (e for e in slices if e.network != label and meet(e.subnet, network.subnet))
+            stale = next(former, None)
+            if stale is not None and not wanted.closed:
+                wanted = replace(wanted, access=Access.CLOSED)
+                problem = problem or _still_published(network, stale)
             found.append((wanted, problem))
     return tuple(found)
 
@@ -210,6 +220,17 @@ def _senders(
         places = [each for each in container.attachments if each.network in bridges]
         for one, other in permutations(places, 2):
             yield Sender(one.address, bridges[other.network])
+
+
+def _still_published(network: DockerNetwork, stale: NetworkSlice) -> Condition:
+    return Condition(
+        name="network-subnet-published",
+        subject=network.name,
+        cause=f"Docker network {network.name} has {network.subnet}, and this host still publishes"
+        f" {stale.subnet} as its part of mesh network {stale.network}; the network is closed to the"
+        " mesh until that is withdrawn",
+        hint="if it lasts, see etcd and slices-not-published in agentctl status",
+    )
 
 
 def _odd_bridge(network: DockerNetwork) -> Condition:

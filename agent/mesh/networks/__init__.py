@@ -7,7 +7,7 @@ of the network and this host's own settings allow.
 from agent.mesh.networks.accepted import AcceptedSlices, SliceChanges, accepted_slices
 from agent.mesh.networks.claims import digest
 from agent.mesh.networks.members import SliceMember, SliceMembers
-from agent.mesh.networks.own import OwnSlice, OwnSlices, own_slices
+from agent.mesh.networks.own import OwnSlice, OwnSlices, own_slices, published_slices
 from agent.mesh.networks.wanted import DesiredNetwork, wanted_networks
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "accepted_slices",
     "digest",
     "own_slices",
+    "published_slices",
     "wanted_networks",
 ]

@@ -9,9 +9,9 @@ from agent.mesh.networks.claims import clashes, is_allowed_here, refusal_by_mesh
 from agent.mesh.world import World
 from agent.model import NETWORKS_LEVEL, Condition, DockerNetwork, first_few, summarise
 from agent.model.family import Network, network_order, within
-from agent.model.network import NETWORK_LABEL, parse_network_name
+from agent.model.network import NETWORK_LABEL, NetworkSlice, parse_network_name
 
-__all__ = ["OwnSlice", "OwnSlices", "own_slices"]
+__all__ = ["OwnSlice", "OwnSlices", "own_slices", "published_slices"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,10 +76,15 @@ def own_slices(world: World) -> OwnSlices:
     return OwnSlices(slices=tuple(slices), conditions=summarise(problems), known=True)
 
 
+def published_slices(world: World) -> tuple[NetworkSlice, ...]:
+    """Return the slices that this host published, in order of name, whether they count or not."""
+    own = (key for key in world.slices if key[0] == world.host_id)
+    return tuple(world.slices[key] for key in sorted(own))
+
+
 def _published(world: World) -> Iterator[OwnSlice]:
     """Yield the slices that this host published, as far as they would count now."""
-    own = (each for (host, _), each in world.slices.items() if host == world.host_id)
-    for each in sorted(own, key=lambda one: one.network):
+    for each in published_slices(world):
         if not _refusal(world, each.network, each.subnet):
             yield OwnSlice(name=each.network, subnet=each.subnet)
 

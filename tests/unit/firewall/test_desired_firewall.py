@@ -25,11 +25,13 @@ from agent.model import (
     DockerFacts,
     DockerNetwork,
     HostFacts,
+    HostId,
     Link,
     Uplink,
 )
 from agent.model.family import IPV4
-from agent.model.network import MeshNetwork
+from agent.model.network import MeshNetwork, NetworkSlice
+from agent.sharedmap import SharedMap
 from tests.unit.firewall.wanted import world_of
 
 pytestmark = pytest.mark.unit
@@ -267,6 +269,34 @@ def test_a_network_of_several_hosts_names_the_set_of_its_slices() -> None:
     assert slices_set("web", IPV4) == "hostmesh-net-4b5e57f6eb"
     member = slice_member("web", IPv4Network("10.66.0.0/24"))
     assert (member.set, member.member) == ("hostmesh-net-4b5e57f6eb", bytes([10, 66, 0, 0, 24]))
+
+
+def test_promise_5_a_subnet_that_is_published_as_a_slice_is_closed_to_another_network() -> None:
+    """While etcd is away it stays published: other hosts would take packets for a member's."""
+    host = HostId("a" * 32)
+    db = network("br-d", "10.65.131.0/24", "open")
+    world = world_of(CIDR, LEASE, DockerFacts(reachable=True, networks=(DOCKER0, db)))
+    assert world.config is not None
+    web = NetworkSlice(host_id=host, network="web", subnet=IPv4Network("10.65.131.0/25"))
+    others = replace(web, host_id=HostId("b" * 32), network="db", subnet=LEASE)
+    world = replace(
+        world,
+        host_id=host,
+        config=replace(world.config, level=NETWORKS_LEVEL),
+        slices=SharedMap({(each.host_id, each.network): each for each in (web, others)}),
+    )
+    wants = desired_firewall(world)
+    assert access_of(wants) == {"docker0": "open", "br-d": "closed"}
+    assert [each.name for each in wants.conditions] == ["network-subnet-published"]
+
+    spanning = replace(db, labels={**db.labels, "hostmesh.network": "web"})
+    docker = DockerFacts(reachable=True, networks=(spanning,))
+    assert access_of(desired_firewall(replace(world, docker=docker))) == {"br-d": "open"}
+    withdrawn = replace(world, slices=SharedMap({(others.host_id, "db"): others}))
+    assert access_of(desired_firewall(withdrawn))["br-d"] == "open"
+    assert world.config is not None
+    below = replace(world, config=replace(world.config, level=NETWORKS_LEVEL - 1))
+    assert access_of(desired_firewall(below))["br-d"] == "open"
 
 
 @pytest.mark.parametrize("limit", [Access.PUBLISHED, Access.CLOSED])
