@@ -108,7 +108,9 @@ def _make(
     own = made_by_agent(seen, name)
     if own is not None:
         why = _wrong(own, wanted, docker)
-        if why:
+        if _gives_way(own, docker, seen):
+            made.removals.append(own)
+        elif why:
             _remove_unused(made, own, seen, why)
         return
     if _has(seen, name):
@@ -128,6 +130,20 @@ def _make(
         return
     taken.append(subnet)
     made.creations.append(Creation(name, subnet, bridge_name(name), wanted.mtu))
+
+
+def _gives_way(own: SeenNetwork, docker: DesiredDocker, seen: Seen) -> bool:
+    """Return whether a network of the agent's is unused, and another one can be the slice.
+
+    Compose makes its network with the label whether there is one or not.
+    """
+    others = (
+        each.bridge
+        for each in seen.networks
+        if each.mesh_network == own.mesh_network and not each.own and each.bridge
+    )
+    usable = (not each.internal and within(each.subnet, docker.subnet) for each in others)
+    return any(usable) and not seen.users_of(own)
 
 
 def _wrong(own: SeenNetwork, wanted: DesiredNetwork, docker: DesiredDocker) -> str:

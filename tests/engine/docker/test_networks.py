@@ -197,6 +197,13 @@ def test_a_compose_files_own_network_is_the_slice(driven: Driven) -> None:
     driven.host.docker("network", "create", "--label", LABEL, "shop_web")
     assert names(driven.ensure(WEB)) == []
     assert driven.named() == 0, "one of a name on a host"
+    driven.host.docker("network", "rm", "shop_web")  # docker compose down
+    driven.ensure(WEB)
+    assert driven.named() == 1
+    inside = ("--subnet", "10.64.128.0/24")
+    driven.host.docker("network", "create", "--label", LABEL, *inside, "shop_web")
+    report = driven.ensure(WEB)
+    assert (names(report), driven.named(), len(in_facts(report, "shop_web"))) == ([], 0, 1)
     removed = driven.ensure(REMOVED)
     assert condition(removed, "network-remains").subject == "shop_web"
     assert driven.named("shop_web") == 1

@@ -95,6 +95,25 @@ def test_promise_5_the_operators_network_is_neither_removed_nor_made_again() -> 
         assert (made.removals, made.creations, made.conditions) == ([], [], [])
 
 
+@pytest.mark.parametrize(
+    ("subnet", "user", "goes"),
+    [
+        ("10.64.128.0/24", "id-shop_web", True),
+        ("10.64.128.0/24", "id-web", False),
+        ("192.168.9.0/24", "id-shop_web", False),
+    ],
+)
+def test_an_unused_network_gives_way_to_one_that_compose_made(
+    subnet: str, user: str, goes: bool
+) -> None:
+    """As long as the agent's is the published one, containers of the other are in no network."""
+    own = network("web", "10.64.255.0/24", own=True, mesh="web")
+    theirs = network("shop_web", subnet, mesh="web")
+    made = planned(own, theirs, users=(User("c", (("it", user),)),))
+    assert (made.removals, made.creations) == ([own] if goes else [], [])
+    assert made.conditions == [] or not goes
+
+
 def test_a_container_that_never_started_uses_its_network_by_name() -> None:
     own = network("web", "10.64.255.0/24", own=True, mesh="web")
     for place in (("web", ""), ("web", "id-web"), ("other", "id-web"), ("id-web", "")):
