@@ -18,7 +18,6 @@ from agent.docker.endpoints.publishable import EndpointTerms
 from agent.docker.networks.plan import Wanted
 from agent.kernel.uplink import uplink_target
 from agent.mesh.networks import wanted_networks
-from agent.mesh.networks.claims import spans_hosts
 from agent.model import NETWORKS_LEVEL, HostFacts
 from agent.model.family import Address, Network
 from agent.sharedmap import SharedMap
@@ -239,8 +238,10 @@ def _docker_wants(state: AgentState) -> tuple[object, ...] | None:
 
 
 def _networks_wanted(state: AgentState) -> tuple[Wanted] | None:
-    world = state.world()
-    if world is None or not spans_hosts(world):
+    config, world = state.mesh.config, state.world()
+    if state.mesh.left or config is None or config.level < NETWORKS_LEVEL:
+        return (Wanted(),)
+    if world is None:
         return None
     return (Wanted(wanted_networks(world), world.complete),)
 
@@ -249,7 +250,16 @@ def _records(state: AgentState) -> tuple[object, ...]:
     mesh = state.mesh
     view = mesh.believed
     records = (view.networks, view.slices) if view else (None, None)
-    return (*records, mesh.complete, mesh.config, mesh.own, mesh.uplink, mesh.host, state.settings)
+    return (
+        *records,
+        mesh.complete,
+        mesh.left,
+        mesh.config,
+        mesh.own,
+        mesh.uplink,
+        mesh.host,
+        state.settings,
+    )
 
 
 def _endpoint_terms(state: AgentState) -> tuple[EndpointTerms | None] | None:

@@ -50,6 +50,9 @@ def test_networks_of_records_are_given_to_docker() -> None:
     gone = replace(seen, revision=12, networks=SharedMap())
     nothing = Effect(Action.CONFIGURE_NETWORKS, (Wanted((), complete=True),))
     assert nothing in follows(state, ViewSeen(gone))
+    none = Effect(Action.CONFIGURE_NETWORKS, (Wanted(),))
+    assert none in follows(state, ViewSeen(replace(seen, revision=12, config=CONFIG))), "level 1"
+    assert none in follows(state, Left(left=True)), "a host that joins again reads them anew"
     other = ViewSeen(replace(view(0, 1, 2, revision=12), config=of_level, networks=records))
     assert not [each for each in follows(state, other) if each.action is nothing.action]
 
