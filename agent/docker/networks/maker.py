@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
@@ -22,6 +22,8 @@ from agent.model.network import NETWORK_LABEL
 __all__ = ["NetworkMaker"]
 
 _log = structlog.get_logger("docker")
+
+_Step = TypeVar("_Step", Creation, SeenNetwork)
 
 _MOST_AT_ONCE: Final = 8
 """Docker takes 0.1 to 0.3 s for each; the worker looks at Docker in between."""
@@ -46,6 +48,7 @@ class NetworkMaker:
         self._engine = engine
         self._may_change = may_change
         self._link_exists = link_exists or _link_exists
+        self._refused: frozenset[str] = frozenset()
 
     def ensure(self, wanted: Wanted, docker: DesiredDocker, report: AttachReport) -> AttachReport:
         """Make what is missing and remove what is to go; return the report with what was found.
@@ -98,20 +101,24 @@ class NetworkMaker:
         steps = plan(wanted, docker, self._see(names), self._link_exists)
         if not self._may_change():
             return False, [*steps.conditions, *_not_made(steps)], False
-        refused: list[Condition] = []
+        refused: dict[str, str] = {}
         left = _MOST_AT_ONCE
         if steps.removals:
-            for network in steps.removals[:left]:
-                problem = self._remove(network)
-                refused += [_refused(network.name, problem)] if problem else []
-            left -= len(steps.removals[:left])
+            for network in self._in_turn(steps.removals)[:left]:
+                refused[network.name] = self._remove(network)
+            left -= sum(not each for each in refused.values())
             steps = plan(wanted, docker, self._see(names), self._link_exists)
-        for creation in steps.creations[:left]:
-            problem = self._create(creation)
-            refused += [_refused(creation.name, problem)] if problem else []
-        more = not refused and len(steps.creations) > left
-        changed = left < _MOST_AT_ONCE or bool(steps.creations)
-        return changed, [*steps.conditions, *refused], more
+        for creation in self._in_turn(steps.creations)[:left]:
+            refused[creation.name] = self._create(creation)
+        more = len(steps.creations) > left and not all(refused.values())
+        changed = bool(refused)
+        self._refused = frozenset(name for name, problem in refused.items() if problem)
+        found = (_refused(name, problem) for name, problem in refused.items() if problem)
+        return changed, [*steps.conditions, *found], more
+
+    def _in_turn(self, steps: list[_Step]) -> list[_Step]:
+        """Return those last that Docker refused before: they must not keep the others waiting."""
+        return sorted(steps, key=lambda each: each.name in self._refused)
 
     def _see(self, names: Iterable[str]) -> Seen:
         return self._engine.ask(lambda api: read_seen(api, names))
