@@ -168,7 +168,7 @@ class Responder:
         of this host are enough: while etcd is away, a resolver goes on to its next search domain.
         """
         facts = self._facts
-        if facts is None or not self._is_fresh():
+        if facts is None or not self._is_fresh() or view.asker.is_unknown:
             return False
         return facts.complete or (plain and view.is_local)
 

@@ -110,22 +110,22 @@ class SnapshotFolder:
 
     def _take(self, name: str) -> None:
         try:
-            descriptor = os.open(self.folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            with open(self.folder / name, "rb", opener=_open_at_once) as file:
+                status = os.fstat(file.fileno())
+                if name == LOCAL_FILE:
+                    # Either way the clock went: a time in the future is no confirmation.
+                    self._touched_s = self._clock() - abs(self._wall_clock() - status.st_mtime)
+                signature = (status.st_ino, status.st_size, status.st_mtime_ns)
+                if self._read.get(name) == signature:
+                    return
+                content = file.read(MOST_BYTES + 1)
         except FileNotFoundError:
             self._gone(name)
-            return
-        except OSError as error:
+        except OSError as error:  # of the disk, or it is no file: the others are as good as before
             self._refuse(name, str(error.strerror))
-            return
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if name == LOCAL_FILE:
-                # Either way the clock went: a time in the future is no confirmation.
-                self._touched_s = self._clock() - abs(self._wall_clock() - status.st_mtime)
-            signature = (status.st_ino, status.st_size, status.st_mtime_ns)
-            if self._read.get(name) != signature:
-                self._use(name, file.read(MOST_BYTES + 1))
-                self._read[name] = signature
+        else:
+            self._use(name, content)
+            self._read[name] = signature
 
     def _use(self, name: str, content: bytes) -> None:
         try:
@@ -153,3 +153,7 @@ class SnapshotFolder:
     def _refuse(self, name: str, reason: str) -> None:
         self._damaged.add(name)
         _log.warning("snapshot-file-refused", file=name, reason=reason, limit_key=name)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)

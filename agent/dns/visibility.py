@@ -30,6 +30,11 @@ class Asker:
     networks: tuple[LocalNetwork, ...] = ()
     is_host: bool = False
 
+    @property
+    def is_unknown(self) -> bool:
+        """Return whether it is in a network that was made since this host's facts were written."""
+        return not self.networks and not self.is_host
+
     def shares(self, publisher: HostId, here: HostId, address: NamedAddress) -> bool:
         """Return whether it is in the network that the address is in."""
         if publisher == here:

@@ -150,16 +150,24 @@ class Upstreams:
         texts = [_text(each) for each in self._files]
         if texts[0] is None:
             return
-        self._signature = signature
         known = {each.address: each for each in self._servers}
         addresses = read_servers([each or "" for each in texts])
-        self._servers = tuple(known.get(each) or self._upstream(each) for each in addresses)
-        _log.info("upstreams", servers=list(addresses))
+        found = [known.get(each) or self._upstream(each) for each in addresses]
+        servers = tuple(each for each in found if each is not None)
+        # One on a link that is not there yet is looked for again.
+        self._signature = signature if len(servers) == len(found) else ()
+        if servers != self._servers:
+            self._servers = servers
+            _log.info("upstreams", servers=[each.address for each in servers])
 
-    def _upstream(self, address: str) -> Upstream:
-        found = socket.getaddrinfo(
-            address, self._port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
-        )[0]
+    def _upstream(self, address: str) -> Upstream | None:
+        """Return a server; None while the link that its address names is not there."""
+        try:
+            found = socket.getaddrinfo(
+                address, self._port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
+            )[0]
+        except OSError:
+            return None
         return Upstream(address, found[0], found[4])
 
 

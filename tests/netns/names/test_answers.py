@@ -42,6 +42,14 @@ def test_a_container_of_another_network_gets_full_names_only(stage: Stage) -> No
     assert stage.addresses(stage.web, f"api.web.{DOMAIN}") == BOTH
 
 
+def test_nothing_is_proven_for_a_container_whose_network_is_not_known_yet(stage: Stage) -> None:
+    stage.write_local(networks=NETWORKS[:1])
+    eventually(lambda: code(stage.ask(stage.web, f"api.web.{DOMAIN}")) == "SERVFAIL")
+    for name in (f"api.{DOMAIN}", f"nope.web.{DOMAIN}"):
+        assert code(stage.ask(stage.web, name)) == "SERVFAIL"
+    assert code(stage.ask(stage.plain, f"nope.web.{DOMAIN}")) == "NXDOMAIN"
+
+
 def test_another_machine_is_refused_and_the_host_sees_for_a_container(stage: Stage) -> None:
     stage.stranger.ip("route replace 169.254.20.53/32 via 192.0.2.1")
     for name in (f"api.web.{DOMAIN}", "world.example"):
@@ -57,12 +65,12 @@ def test_another_machine_is_refused_and_the_host_sees_for_a_container(stage: Sta
 
 
 def test_a_container_with_another_bridges_address_is_refused(stage: Stage) -> None:
+    before = stage.status()["counters"]["refused"]
     stage.plain.ip("addr add 10.64.1.77/24 dev eth0")
     try:
         sent = stage.plain.call(_ask_from, "10.64.1.77")
     finally:
         stage.plain.ip("addr del 10.64.1.77/24 dev eth0")
-    before = stage.status()["counters"]["refused"]
     assert sent is None or code(sent) == "REFUSED"
     eventually(lambda: stage.status()["counters"]["refused"] > before or sent is not None, 10)
 

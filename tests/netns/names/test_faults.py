@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -82,6 +83,25 @@ def test_a_reboot_without_agent_and_etcd_answers_from_the_files(pair: Stage) -> 
     assert pair.addresses(pair.web, "world.example") == ["203.0.113.7"]
     assert pair.status(FIRST)["fresh"] is False
     pair.write_local()
+
+
+def _is(found: Callable[[], list[str]], wanted: list[str]) -> bool:
+    return found() == wanted
+
+
+def test_a_file_that_cannot_be_read_stops_no_server(pair: Stage) -> None:
+    (pair.names / f"{'0' * 32}.json").mkdir()
+    pair.kill(SECOND)
+    pair.serve(SECOND)
+    try:
+        for address, server in (("10.65.1.4", FIRST), ("10.65.1.5", SECOND)):
+            pair.write_host(in_web(address, "api"))
+            found = partial(pair.addresses, pair.web, "api", server=server)
+            eventually(partial(_is, found, [address]), 20)
+            assert pair.status(server)["damaged_files"] == 1
+    finally:
+        (pair.names / f"{'0' * 32}.json").rmdir()
+        pair.write_host(in_web("10.65.1.2", "api"))
 
 
 def test_without_any_snapshot_other_names_are_forwarded_and_the_domain_is_not(

@@ -17,7 +17,7 @@ import dns.query
 import pytest
 
 from agent.dns.forwarding.by_udp import MOST_OF_ASKER
-from tests.netns.names.stage import FIRST, Stage, answers, code
+from tests.netns.names.stage import FIRST, SECOND, Stage, answers, code
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.netns
@@ -90,6 +90,31 @@ def test_resolv_conf_is_followed_and_never_leads_back(stage: Stage) -> None:
     )
     stage.set_upstreams(FIRST)
     eventually(lambda: code(stage.ask(stage.plain, "world.example")) == "SERVFAIL", 10, every_s=0.2)
+
+
+def test_an_upstream_on_a_link_that_is_not_there_stops_no_server(stage: Stage) -> None:
+    stage.set_upstreams("fe80::53%later0", "127.0.0.3")
+    stage.serve(SECOND)
+    try:
+        eventually(
+            lambda: stage.addresses(stage.plain, "world.example", server=SECOND) == ["203.0.113.7"],
+            20,
+            every_s=0.2,
+        )
+        stage.host.ip("link add later0 type bridge")
+        eventually(
+            lambda: (
+                (
+                    stage.ask(stage.plain, "world.example", server=SECOND),
+                    [each["address"] for each in stage.status(SECOND)["upstreams"]],
+                )[1]
+                == ["fe80::53%later0", "127.0.0.3"]
+            ),
+            20,
+            every_s=0.2,
+        )
+    finally:
+        stage.kill(SECOND)
 
 
 @pytest.mark.parametrize("how", ["dead", "frozen", "lying", "SERVFAIL", "REFUSED", "SILENT"])

@@ -89,6 +89,14 @@ def test_docker_is_ordered_behind_the_gate_and_not_behind_the_agent() -> None:
     assert gate["WantedBy"] == ["multi-user.target"]
 
 
+def test_no_name_server_and_no_port_of_one_is_given_up() -> None:
+    server = lines_of("hostmesh-dns@.service")
+    assert server["StartLimitIntervalSec"] == ["0"]
+    assert server["Restart"] == ["always"]
+    for number in (53, 54):
+        assert lines_of(f"hostmesh-dns-{number}.socket")["TriggerLimitIntervalSec"] == ["0"]
+
+
 def test_nothing_strands_the_agent_or_takes_the_data_path() -> None:
     agent = lines_of(AGENT)
     assert agent["StartLimitIntervalSec"] == ["0"]
