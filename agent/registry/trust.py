@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from agent.mesh.ranges import OverlapIndex
 from agent.model import HostId, Lease, Leases, MeshConfig, View, within
 from agent.model.family import Address, supernet_of
-from agent.sharedmap import changed_keys
+from agent.sharedmap import SharedMap, changed_keys
 
 __all__ = ["Verdict", "VerdictKind", "agrees", "judge", "many_gone", "with_additions"]
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 
 
 class VerdictKind(enum.StrEnum):
@@ -90,6 +94,8 @@ def many_gone(pinned: View | None, view: View) -> str:
 def with_additions(pinned: View, view: View) -> View | None:
     """Make a view of all leases of ``view`` and those of ``pinned`` that it does not replace.
 
+    Slices and records of networks are kept, too: without its record a network would be open.
+
     Args:
         pinned: The view believed before the alarm.
         view: The newest one, which raised it.
@@ -104,7 +110,18 @@ def with_additions(pinned: View, view: View) -> View | None:
         return None
     kept = _not_replaced(_gone(pinned, view), view)
     leases = view.leases if isinstance(view.leases, Leases) else Leases(view.leases)
-    return replace(view, leases=leases.changed({each.subnet: each for each in kept}))
+    return replace(
+        view,
+        leases=leases.changed({each.subnet: each for each in kept}),
+        slices=_joined(pinned.slices, view.slices),
+        networks=_joined(pinned.networks, view.networks),
+    )
+
+
+def _joined(before: Mapping[_K, _V], now: Mapping[_K, _V]) -> Mapping[_K, _V]:
+    """Return the newer values, and the older ones that none replaces."""
+    found = before if isinstance(before, SharedMap) else SharedMap(before)
+    return found.changed(now)
 
 
 def agrees(pinned: View, view: View, own: HostId) -> bool:
