@@ -8,13 +8,14 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
 
 from agent.dns.admission import Admission, Refused
 from agent.dns.counters import Counters
 from agent.dns.responder import Forward, Responder
-from agent.dns.wire import BadQuery, Query, Rcode, pack_reply, read_query
+from agent.dns.wire import BadQuery, Query, Rcode, pack_reply, question_of, read_query
 from agent.model.family import Address, family_of
 
 __all__ = ["Listener", "TcpForward", "UdpForward"]
@@ -31,6 +32,9 @@ _LARGEST_TCP: Final = 65535
 _IDLE_S: Final = 10.0
 _CONNECTIONS: Final = 256
 _CONNECTIONS_OF_ASKER: Final = 32
+_MOST_OF_HOST: Final = 8
+"""Queries of this host with one question that are forwarded at a time: a resolver of the host that
+asks here may be asked from here, and so ask for ever."""
 
 UdpForward = Callable[[bytes, str, Callable[[bytes | None], None]], None]
 
@@ -40,6 +44,13 @@ class TcpForward(Protocol):
 
     async def __call__(self, data: bytes) -> bytes | None:
         """Return the reply, None if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Onward:
+    """A query to forward; ``question`` is for the limit of this host's own, b"" of others."""
+
+    question: bytes
 
 
 class Listener:
@@ -73,6 +84,7 @@ class Listener:
         self._counters = counters
         self._port = port
         self._connections: Counter[str] = Counter()
+        self._of_host: Counter[bytes] = Counter()
         self._udp: socket.socket | None = None
         self._server: asyncio.Server | None = None
 
@@ -132,19 +144,26 @@ class Listener:
         self, udp: socket.socket, data: bytes, sender: tuple[str, int], interface: int
     ) -> None:
         reply = self._reply(data, sender[0], interface, None)
-        if isinstance(reply, Forward):
-            self._forward_udp(data, sender[0], partial(self._forwarded, udp, data, sender))
+        if isinstance(reply, _Onward):
+            forwarded = partial(self._forwarded, udp, data, sender, reply.question)
+            self._forward_udp(data, sender[0], forwarded)
         elif reply:
             _send(udp, reply, sender)
 
     def _forwarded(
-        self, udp: socket.socket, data: bytes, sender: tuple[str, int], reply: bytes | None
+        self,
+        udp: socket.socket,
+        data: bytes,
+        sender: tuple[str, int],
+        question: bytes,
+        reply: bytes | None,
     ) -> None:
+        self._end(question)
         _send(udp, reply or self._no_reply(data), sender)
 
     def _reply(
         self, data: bytes, source: str, interface: int, largest: int | None
-    ) -> bytes | Forward:
+    ) -> bytes | _Onward:
         self._counters.queries += 1
         asker = self._admission.judge(source, interface)
         if isinstance(asker, Refused):
@@ -152,16 +171,26 @@ class Listener:
             return _refusal(data)
         reply = self._responder.respond(data, asker, largest=largest)
         if isinstance(reply, Forward):
-            if asker is None:
-                # A resolver of this host that asks here and is asked from here would be a loop.
-                self._counters.refused += 1
-                return _refusal(data)
-            self._counters.forwarded += 1
-        elif reply:
+            return self._onward(data, is_host=asker is None)
+        if reply:
             self._counters.answered += 1
         else:
             self._counters.malformed += 1
         return reply
+
+    def _onward(self, data: bytes, *, is_host: bool) -> bytes | _Onward:
+        question = (question_of(data) or b"").lower() if is_host else b""
+        if self._of_host[question] >= _MOST_OF_HOST:
+            self._counters.over_limit += 1
+            return _refusal(data)
+        if question:
+            self._of_host[question] += 1
+        self._counters.forwarded += 1
+        return _Onward(question)
+
+    def _end(self, question: bytes) -> None:
+        self._of_host[question] -= 1
+        self._of_host += Counter()  # keeps those above zero
 
     def _no_reply(self, data: bytes) -> bytes:
         self._counters.unanswered += 1
@@ -196,8 +225,12 @@ class Listener:
                 size = int.from_bytes(await reader.readexactly(2), "big")
                 data = await reader.readexactly(size)
             reply = self._reply(data, source, interface, _LARGEST_TCP)
-            if isinstance(reply, Forward):
-                reply = await self._forward_tcp(data) or self._no_reply(data)
+            if isinstance(reply, _Onward):
+                question = reply.question
+                try:
+                    reply = await self._forward_tcp(data) or self._no_reply(data)
+                finally:
+                    self._end(question)
             if not reply:
                 return
             writer.write(len(reply).to_bytes(2, "big") + reply)

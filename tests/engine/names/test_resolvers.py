@@ -53,7 +53,9 @@ def write_names(host: Host) -> None:
     local = LocalNames(
         domain=DOMAIN,
         host_id=HERE,
-        boot_id=host.run(["cat", "/proc/sys/kernel/random/boot_id"]).stdout.strip(),
+        boot_id=host.run(["cat", "/proc/sys/kernel/random/boot_id"])
+        .stdout.strip()
+        .replace("-", ""),
         complete=True,
         ranges=(IPv4Network("10.64.0.0/10"),),
         networks=networks,
@@ -139,3 +141,14 @@ def test_every_resolver_finds_names_of_the_mesh_of_docker_and_of_the_world(mesh:
         host.service("signal", "dns-53", number=9)
         wait_until(lambda: host.services()["dns-53"]["pid"] not in (None, before), 10, "dns-53")
     assert load.lost == 0, load
+
+
+def test_docker_gives_the_servers_to_containers_on_the_hosts_own_network(mesh: Lab) -> None:
+    host = mesh.hosts["host1"]
+    host.docker("network", "create", "web", check=False)  # the test above may have made it
+    write_names(host)
+    for client, image in CLIENTS.items():
+        name = f"{client}-host"
+        host.start_container(name, image=image, network="host", command=["sleep", "600"])
+        wait_until(lambda: found(host, name, f"api.web.{DOMAIN}") == API, 20, f"api, for {name}")  # noqa: B023
+        assert found(host, name, "world.example") == "203.0.113.7", name

@@ -39,9 +39,31 @@ while True:
 """
 
 
+LOOP = """
+import random, socket, sys
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.bind((sys.argv[1], 53))
+print("ready", flush=True)
+waiting, asking = {}, {}
+while True:
+    data, sender = sock.recvfrom(4096)
+    if data[2] & 0x80:
+        for each, identity in asking.pop(data[:2], []):
+            sock.sendto(identity + data[2:], each)
+        continue
+    # No query is equal to an earlier one: the letters' case differs.
+    text = bytes(each ^ 32 * (chr(each).isalpha() * random.getrandbits(1)) for each in data[2:])
+    identity = random.randbytes(2)
+    asking.setdefault(identity, []).append((sender, data[:2]))
+    sock.sendto(identity + text, ("169.254.20.53", 53))
+    with open(sys.argv[2], "a") as log:
+        log.write("asked\\n")
+"""
+
+
 @contextmanager
-def liar(stage: Stage, address: str) -> Iterator[None]:
-    process = stage.host.popen([sys.executable, "-c", LIAR, address])
+def liar(stage: Stage, address: str, *, script: str = LIAR, log: str = "") -> Iterator[None]:
+    process = stage.host.popen([sys.executable, "-c", script, address, log])
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
     try:
@@ -115,6 +137,16 @@ def test_an_upstream_on_a_link_that_is_not_there_stops_no_server(stage: Stage) -
         )
     finally:
         stage.kill(SECOND)
+
+
+def test_a_resolver_of_the_host_that_asks_back_asks_a_few_times_only(stage: Stage) -> None:
+    log = stage.folder / "asked"
+    with liar(stage, "127.0.0.4", script=LOOP, log=str(log)):
+        use(stage, "127.0.0.4")
+        log.write_text("")
+        assert code(stage.ask(stage.plain, "loop.example")) in {"SERVFAIL", "REFUSED"}
+        eventually(lambda: stage.status()["under_way"] == 0, 20)
+        assert 0 < log.read_text().count("asked") < 50
 
 
 @pytest.mark.parametrize("how", ["dead", "frozen", "lying", "SERVFAIL", "REFUSED", "SILENT"])
