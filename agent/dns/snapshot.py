@@ -51,7 +51,6 @@ FRESH_S: Final = 60.0
 """Age of ``local.json`` from which it proves no absence: the agent does not run."""
 
 MOST_BYTES: Final = 16 << 20
-_MOST_OF_ASKER: Final = 64
 
 _FORMAT: Final = 1
 _LONGEST: Final = 127
@@ -127,7 +126,7 @@ def decode_local(content: bytes) -> LocalNames:
     """
     fields = _fields(content)
     askers = {
-        each.address("address"): each.texts("networks", _MOST_OF_ASKER)
+        each.address("address"): each.texts("networks", MOST_NETWORKS)
         for each in fields.objects("askers", MOST_ASKERS)
     }
     return LocalNames(

@@ -26,7 +26,7 @@ DEADLINE_S: Final = 5.0
 """glibc waits as long for each of its servers (resolv.conf(5), timeout)."""
 MOST_FLIGHTS: Final = 2048
 MOST_OF_ASKER: Final = 256
-_MOST_WAITING: Final = 64
+_MOST_WAITING: Final = MOST_OF_ASKER
 """Askers of one query that is under way: a resolver that was set up in a loop asks itself."""
 _MOST_TRIES: Final = 4
 _AFTER_REFUSAL_S: Final = 2.0

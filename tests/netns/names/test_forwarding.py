@@ -214,13 +214,26 @@ def test_the_only_upstream_frozen_delays_its_own_queries_only(stage: Stage) -> N
     eventually(lambda: stage.status()["under_way"] == 0, 20)
 
 
-def _flood(count: int) -> socket.socket:
+def test_equal_queries_wait_as_long_as_others(stage: Stage) -> None:
+    assert stage.addresses(stage.plain, "world.example") == ["203.0.113.7"]
+    only = stage.upstreams[0]
+    only.signal(signal.SIGSTOP)
+    try:
+        asking = stage.plain.call(_flood, 120, "world.example")
+    finally:
+        only.signal(signal.SIGCONT)
+    found = [stage.plain.call(asking.recv, 4096) for _ in range(120)]
+    asking.close()
+    assert {code(dns.message.from_wire(each)) for each in found} == {"NOERROR"}
+
+
+def _flood(count: int, name: str = "") -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.settimeout(15)
     sock.connect((FIRST, 53))
     for _ in range(count):
-        name = f"{secrets.token_hex(4)}.example"
-        sock.send(dns.message.make_query(name, "A").to_wire())
+        asked = name or f"{secrets.token_hex(4)}.example"
+        sock.send(dns.message.make_query(asked, "A").to_wire())
     return sock
 
 

@@ -20,6 +20,7 @@ from agent.model import Access, HostId
 from agent.model.names import (
     MOST_ADDRESSES,
     MOST_NAMES,
+    MOST_NETWORKS,
     HostNames,
     LocalNames,
     LocalNetwork,
@@ -166,3 +167,11 @@ def test_limits_hold_for_writers_and_readers() -> None:
 def test_a_file_of_another_format_is_refused() -> None:
     with pytest.raises(ValueError, match="format"):
         decode_host(json.dumps({"format": 2, "host": _ID}).encode())
+
+
+def test_a_container_may_be_in_every_network() -> None:
+    every = tuple(f"n{number}" for number in range(MOST_NETWORKS))
+    local = LocalNames(
+        domain="mesh", host_id=_ID, boot_id="b", askers={IPv4Address("10.64.0.2"): every}
+    )
+    assert decode_local(encode_local(local)) == local

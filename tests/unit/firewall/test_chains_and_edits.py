@@ -79,10 +79,16 @@ def test_containers_of_this_host_ask_its_name_servers_and_no_other_machine_does(
     *accepted, dropped = map(parse_rule, chains["HOSTMESH-NAMES"])
     clauses = (clause for each in accepted for clause in each.clauses)
     links = [clause.values[0] for clause in clauses if clause.option == "-i"]
-    assert links == ["lo", OPEN.bridge, INTERNAL.bridge]
+    new = [each for each in ("docker0", "br-+", "hm-+") if each != OPEN.bridge]
+    assert links == ["lo", OPEN.bridge, INTERNAL.bridge, *new]
     assert {each.target for each in accepted} == {"ACCEPT"}
     assert dropped.target == "DROP"
     assert "HOSTMESH-NAMES" not in our_chains(wants(OPEN))["filter"]
+    lan = replace(wants(OPEN, ingress=(Ingress("br-lan", frozenset()),)), name_servers=servers)
+    rules = our_chains(lan)["filter"]["HOSTMESH-NAMES"]
+    closed = next(n for n, each in enumerate(rules) if each.startswith("-i br-lan "))
+    assert parse_rule(rules[closed]).target == "DROP"
+    assert closed < next(n for n, each in enumerate(rules) if each.startswith("-i br-+ "))
 
 
 BOTH = (Ingress("eth0", frozenset()), Ingress("hostmesh.1", sources(3)))

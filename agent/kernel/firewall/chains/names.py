@@ -14,6 +14,9 @@ __all__ = ["NAME", "jumps", "render"]
 
 NAME: Final = OURS + "NAMES"
 _PORT: Final = 53
+_NEW_BRIDGES: Final = ("docker0", "br-+", "hm-+")
+"""Docker makes a network while the agent does not run, and containers ask at once. The servers look
+at the whole name and the source."""
 
 
 def jumps(wants: DesiredFirewall) -> Iterator[str]:
@@ -28,7 +31,14 @@ def render(wants: DesiredFirewall) -> tuple[str, ...]:
     if not wants.name_servers:
         return ()
     links = (LOOPBACK, *(bridge.name for bridge in wants.bridges))
+    outside = (each for each in wants.interfaces if each.startswith(("br-", "hm-")))
     return (
         *(rule("hostmesh: a container of this host asks", "ACCEPT", inp=each) for each in links),
+        *(rule("hostmesh: another machine asks", "DROP", inp=each) for each in outside),
+        *(
+            rule("hostmesh: a container of a new network asks", "ACCEPT", inp=each)
+            for each in _NEW_BRIDGES
+            if each not in links
+        ),
         rule("hostmesh: another machine asks", "DROP"),
     )
