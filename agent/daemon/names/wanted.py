@@ -18,7 +18,8 @@ class NamesWanted:
     Attributes:
         input: None: the mesh has no names, or the host has left it.
         limit: No network of this host is opened wider than this.
-        own_known: Docker has said in this run of the agent which containers run here.
+        own_known: Docker has said in this run of the agent which containers and networks are here.
+            Without the networks a container that asks is in none, and finds no name.
         others_known: Every host's endpoints were read from etcd in this run of the agent.
         current: etcd is being followed: a name that is not there does not exist.
     """
@@ -47,7 +48,7 @@ def wanted_names(state: AgentState) -> tuple[NamesWanted] | None:
                 own=mesh.own_endpoints or (),
             ),
             limit=state.settings.firewall.access,
-            own_known=mesh.own_endpoints is not None,
+            own_known=mesh.own_endpoints is not None and mesh.docker_seen,
             others_known=others.complete and world.complete,
             current=not state.contact_problem,
         ),

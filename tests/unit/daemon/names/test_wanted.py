@@ -11,6 +11,7 @@ from agent.daemon.names.wanted import NamesWanted
 from agent.daemon.state.agent_state import AgentState
 from agent.daemon.state.events import (
     ContactChanged,
+    DockerReported,
     EndpointsSeen,
     Event,
     HostSeen,
@@ -20,8 +21,9 @@ from agent.daemon.state.events import (
     ViewSeen,
 )
 from agent.docker.daemonjson.desired import DockerNames
+from agent.docker.report import AttachReport
 from agent.errors import EtcdUnavailable
-from agent.model import NETWORKS_LEVEL
+from agent.model import NETWORKS_LEVEL, DockerFacts, DockerState
 from tests.unit.daemon.core.test_consequences import FACTS, FIRST, MEMBER, after, follows, view
 from tests.unit.small_mesh import CONFIG, UPLINK, lease
 
@@ -38,6 +40,10 @@ def test_names_follow_the_mesh_and_docker_once_the_config_has_a_domain() -> None
     assert off.input is None
     named = replace(CONFIG, domain="mesh.example", level=NETWORKS_LEVEL)
     before = after(MEMBER, ViewSeen(replace(view(0, 1, revision=11), config=named)))
+    (early,) = wanted_of_names(before, EndpointsSeen(()))
+    assert not early.own_known, "a container that asks is in no network yet"
+    report = AttachReport(facts=DockerFacts(reachable=True), state=DockerState.READY)
+    before = after(before, DockerReported(report))
     (wanted,) = wanted_of_names(before, EndpointsSeen(()))
     assert wanted.input is not None
     assert (wanted.own_known, wanted.others_known, wanted.current) == (True, False, True)
