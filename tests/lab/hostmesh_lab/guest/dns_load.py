@@ -4,7 +4,8 @@ It asks until its standard input ends.
 
 Runs with the machine's own Python, as `python3 -I dns_load.py NAME SERVER…`. Prints a line per 50
 queries, and last a JSON object: how often it asked, how often no server had an address within its
-time-out, the longest time of an answer, and the last address of each answer.
+time-out, the first and the last of those, the longest time of an answer, and the last address of
+each answer.
 """
 
 import json
@@ -22,9 +23,10 @@ THREADS = 1100
 """So many wait at most, where no server answers."""
 
 
-def ask(number: int, question: bytes, servers: list[str]) -> tuple[float, str] | None:
-    """Return how long an answer with an address took, and its last one; None if there was none."""
+def ask(number: int, question: bytes, servers: list[str]) -> tuple[float, str, str]:
+    """Return how long it took, the last address ("" for none), and why there is none."""
     began = time.monotonic()
+    why = "no reply"
     query = struct.pack("!6H", number & 0xFFFF, 0x0100, 1, 0, 0, 0) + question
     for server in servers:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -36,8 +38,9 @@ def ask(number: int, question: bytes, servers: list[str]) -> tuple[float, str] |
             except OSError:
                 continue
         if reply[3] & 15 == 0 and reply[6:8] != b"\0\0":
-            return time.monotonic() - began, socket.inet_ntoa(reply[-4:])
-    return None
+            return time.monotonic() - began, socket.inet_ntoa(reply[-4:]), ""
+        why = f"rcode {reply[3] & 15}"
+    return time.monotonic() - began, "", why
 
 
 def main() -> None:
@@ -52,7 +55,7 @@ def main() -> None:
         ended.set()
 
     threading.Thread(target=wait_for_end, daemon=True).start()
-    jobs: list[Future[tuple[float, str] | None]] = []
+    jobs: list[Future[tuple[float, str, str]]] = []
     with ThreadPoolExecutor(THREADS) as pool:
         began = time.monotonic()
         while not ended.wait(max(0.0, began + len(jobs) / RATE - time.monotonic())):
@@ -60,10 +63,12 @@ def main() -> None:
             if len(jobs) % 50 == 0:
                 print("asking", flush=True)
     took = [job.result() for job in jobs]
-    answered = [each for each in took if each is not None]
+    answered = [each for each in took if each[1]]
+    lost = [f"{why} at {n / RATE:.1f} s" for n, (_, _, why) in enumerate(took) if why]
     found = {
         "asked": len(took),
-        "lost": len(took) - len(answered),
+        "lost": len(lost),
+        "ends": [*lost[:1], *lost[-1:]],
         "longest_s": round(max((each[0] for each in answered), default=0.0), 3),
         "addresses": sorted({each[1] for each in answered}),
     }

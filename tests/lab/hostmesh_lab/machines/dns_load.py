@@ -19,6 +19,7 @@ class DnsLoad:
     def __init__(self, host: Host, container: str, name: str) -> None:
         self._host, self._container, self._name = host, container, name
         self.asked, self.lost, self.longest_s = 0, 0, 0.0
+        self._ends: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "DnsLoad":
@@ -41,6 +42,7 @@ class DnsLoad:
         said, _ = self._process.communicate(timeout=_END_S)  # closes its standard input
         found = json.loads(said.splitlines()[-1])
         self.asked, self.lost, self.longest_s = found["asked"], found["lost"], found["longest_s"]
+        self._ends = found["ends"]
 
     def _line(self) -> bytes:
         assert self._process is not None
@@ -48,4 +50,5 @@ class DnsLoad:
         return self._process.stdout.readline()
 
     def __repr__(self) -> str:
-        return f"asked {self.asked}, lost {self.lost}, the longest took {self.longest_s} s"
+        lost = f"{self.lost} ({' to '.join(self._ends)})" if self.lost else "0"
+        return f"asked {self.asked}, lost {lost}, the longest took {self.longest_s} s"
