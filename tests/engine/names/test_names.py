@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
+from hostmesh_lab import shell
 from hostmesh_lab.lab import Lab, LabOptions
 from hostmesh_lab.machines.dns_load import DnsLoad
 from hostmesh_lab.machines.host import Host
@@ -74,6 +76,12 @@ def fetched(host: Host, container: str, name: str) -> str:
         return host.run(asked, check=False, timeout_s=30).stdout.strip()
     page = host.fetch(f"http://{name}/cgi-bin/hostname", container=container)
     return (page or "").strip()
+
+
+def looked_up(host: Host, container: str, name: str) -> str:
+    """Return the addresses that a container's C library finds, "" for none."""
+    done = host.docker("exec", container, "lookup", name, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def resolved(host: Host, name: str, container: str) -> dict[str, object]:
@@ -181,6 +189,34 @@ def test_containers_ask_beside_a_firewall_that_drops_input(mesh: Lab) -> None:
         one.run(["iptables", "-P", "INPUT", "ACCEPT"])
         for rule in rules:
             one.run(["iptables", "-D", *rule])
+
+
+@pytest.mark.full
+def test_docker_forwards_from_an_internal_network_only_to_its_own_bridge(mesh: Lab) -> None:
+    """docs/names.md: Docker 26 and later, and what helps there."""
+    one = mesh.hosts["host1"]
+    one.docker("network", "create", "--internal", "vault")
+    ask_in_vault = partial(
+        one.start_container, network="vault", image="lab-glibc", command=("sleep", "9999")
+    )
+    ask_in_vault("inside")
+    beside = str(one.start_container("beside", network="vault"))
+    own, outside = f"host1.host.{DOMAIN}", "world.example"
+    assert looked_up(one, "inside", "beside") == beside, "Docker's own names"
+    assert looked_up(one, "lab-glibc-web", own) == str(one.address)
+    for name in (own, outside):
+        assert looked_up(one, "inside", name) == "", name
+
+    (ipam,) = one.inspect("vault")["IPAM"]["Config"]
+    server = one.popen(["hostmesh-dns", "--listen", ipam["Gateway"], "--status", "/run/lab"])
+    try:
+        ask_in_vault("advised", options=["--dns", ipam["Gateway"]])
+        wait_until(lambda: looked_up(one, "advised", outside) == "203.0.113.7", 20, outside)
+        assert looked_up(one, "advised", own) == str(one.address)
+        assert looked_up(one, "advised", "beside") == beside
+        assert looked_up(one, "inside", outside) == "", "without --dns"
+    finally:
+        shell.kill_session(server)
 
 
 @pytest.mark.full
