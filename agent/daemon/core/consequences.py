@@ -11,6 +11,7 @@ from agent.daemon.membership.publication import publication, read_by_publication
 from agent.daemon.names.wanted import wanted_names
 from agent.daemon.state import events
 from agent.daemon.state.agent_state import AgentState
+from agent.daemon.state.conditions import ConditionSource
 from agent.daemon.state.mesh_state import MeshState
 from agent.daemon.state.timers import Timer
 from agent.docker.daemonjson.desired import wanted_docker_names
@@ -301,7 +302,12 @@ _OUTPUTS: Final = (
     Output(
         Action.FOLLOW_NAMES,
         wanted_names,
-        lambda state: (state.mesh, state.settings, state.contact_problem),
+        lambda state: (
+            state.mesh,
+            state.settings,
+            state.contact_problem,
+            state.conditions.get(ConditionSource.FOLLOWING),
+        ),
     ),
     Output(Action.WATCH_ROUTES, watched, _everything),
     Output(Action.PROBE_HOSTS, lambda state: (state.probed, state.mesh.uplink), _everything),

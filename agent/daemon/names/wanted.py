@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agent.daemon.state.agent_state import AgentState
+from agent.daemon.state.conditions import ConditionSource
 from agent.mesh.names import NamesInput
 from agent.model import Access
 
@@ -21,7 +22,7 @@ class NamesWanted:
         own_known: Docker has said in this run of the agent which containers and networks are here.
             Without the networks a container that asks is in none, and finds no name.
         others_known: Every host's endpoints were read from etcd in this run of the agent.
-        current: etcd is being followed: a name that is not there does not exist.
+        current: etcd is being followed, its endpoints too: a name that is not there does not exist.
     """
 
     input: NamesInput | None = None
@@ -50,6 +51,6 @@ def wanted_names(state: AgentState) -> tuple[NamesWanted] | None:
             limit=state.settings.firewall.access,
             own_known=mesh.own_endpoints is not None and mesh.docker_seen,
             others_known=others.complete and world.complete,
-            current=not state.contact_problem,
+            current=not (state.contact_problem or state.conditions.get(ConditionSource.FOLLOWING)),
         ),
     )

@@ -9,7 +9,9 @@ import pytest
 from agent.daemon.core.consequences import Action, consequences
 from agent.daemon.names.wanted import NamesWanted
 from agent.daemon.state.agent_state import AgentState
+from agent.daemon.state.conditions import ConditionSource
 from agent.daemon.state.events import (
+    ConditionsFound,
     ContactChanged,
     DockerReported,
     EndpointsSeen,
@@ -23,7 +25,7 @@ from agent.daemon.state.events import (
 from agent.docker.daemonjson.desired import DockerNames
 from agent.docker.report import AttachReport
 from agent.errors import EtcdUnavailable
-from agent.model import NETWORKS_LEVEL, DockerFacts, DockerState
+from agent.model import NETWORKS_LEVEL, Condition, DockerFacts, DockerState
 from tests.unit.daemon.core.test_consequences import FACTS, FIRST, MEMBER, after, follows, view
 from tests.unit.small_mesh import CONFIG, UPLINK, lease
 
@@ -49,6 +51,9 @@ def test_names_follow_the_mesh_and_docker_once_the_config_has_a_domain() -> None
     assert (wanted.own_known, wanted.others_known, wanted.current) == (True, False, True)
     (lost,) = wanted_of_names(before, ContactChanged(EtcdUnavailable("etcd is away")))
     assert not lost.current
+    silent = Condition(name="endpoints-not-followed", cause="the watch broke", hint="see etcd")
+    (stale,) = wanted_of_names(before, ConditionsFound(ConditionSource.FOLLOWING, (silent,)))
+    assert not stale.current, "a container that is new elsewhere is not seen"
     (left,) = wanted_of_names(before, Left(left=True))
     assert left.input is None
 
