@@ -107,6 +107,8 @@ class NamesJob:
             if follow or self._problem:
                 self._files.clear()
             return
+        if self._files.lost():
+            self._names, self._unwritten, self._swept, follow = MeshNames(), {}, False, True
         if follow:
             self._unwritten.update(self._names.follow(wanted.input))
         changes = self._due(wanted, wanted.input)

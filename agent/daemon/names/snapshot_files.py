@@ -71,6 +71,13 @@ class SnapshotFiles:
             self._local = None
             raise
 
+    def lost(self) -> bool:
+        """Return, once, whether another program has removed what was written here."""
+        if self._local is None or self._local_path.exists():
+            return False
+        self._local = None
+        return True
+
     def touch(self) -> None:
         """Confirm that the snapshot is true now.
 

@@ -153,6 +153,15 @@ def test_promise_3_names_of_others_stay_until_all_endpoints_were_read(folder: Fo
     assert (folder.hosts, folder.local()) == ({HERE, THERE}, (3, True))
 
 
+def test_a_snapshot_that_was_removed_is_written_again(folder: Folder) -> None:
+    folder.follow(KNOWN)
+    for each in folder.path.iterdir():
+        each.unlink()
+    folder.job.run()
+    assert folder.names(THERE) == ["host1.host", "db.host1"]
+    assert (folder.hosts, folder.local()[1]) == ({HERE, THERE}, True)
+
+
 def test_a_host_that_cannot_be_reached_loses_its_file(folder: Folder) -> None:
     folder.follow(KNOWN)
     folder.follow(shown(KNOWN, world=replace(WORLD, dead_subnets=frozenset(PEERS))))
