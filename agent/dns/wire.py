@@ -209,7 +209,8 @@ def pack_reply(
         query: What was read of it; None if it was not a query of one question.
         authoritative: The reply comes from the mesh's own domain.
         largest: Octets that fit: by TCP; None for what the asker takes by UDP. A reply that is
-            larger has no records and is truncated.
+            larger is truncated, with the answers that fit: resolvers without TCP use these (musl
+            before 1.2.4).
     """
     asked = data[2] << 8 | data[3]
     flags = _QR | _RA | asked & (_OPCODE | _RD | _CD) | rcode & 15
@@ -221,7 +222,9 @@ def pack_reply(
         largest = min(query.udp_size, LARGEST_UDP) if query and query.udp_size else _PLAIN_UDP
     size = HEADER.size + len(question) + sum(map(len, answers)) + sum(map(len, authorities))
     if size + len(edns) > largest:
-        flags, answers, authorities = flags | _TC, (), ()
+        left = largest - HEADER.size - len(question) - len(edns)
+        fitting = [each for each in answers if (left := left - len(each)) >= 0]
+        flags, answers, authorities = flags | _TC, fitting, ()
     counts = (1 if query else 0, len(answers), len(authorities), 1 if edns else 0)
     head = HEADER.pack(data[0] << 8 | data[1], flags, *counts)
     return b"".join((head, question, *answers, *authorities, edns))

@@ -192,7 +192,10 @@ def test_an_answer_that_does_not_fit_is_cut_off_by_udp_and_whole_by_tcp(
     assert sorted(str(each) for each in whole.answer[0]) == sorted(addresses)
     cut = dns.message.from_wire(udp)
     assert bool(cut.flags & dns.flags.TC) == (len(tcp) > len(udp))
-    assert bool(cut.answer) != bool(cut.flags & dns.flags.TC)
+    # A resolver without TCP takes what is there.
+    seen = {str(each) for each in cut.answer[0]}
+    assert seen <= set(addresses)
+    assert len(seen) >= min(count, 28)
 
 
 @pytest.mark.parametrize(
