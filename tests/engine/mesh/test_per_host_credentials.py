@@ -77,7 +77,7 @@ class Credentials:
 
         def agentctl(*words: str, **how: Any) -> Any:  # noqa: ANN401 - handed on
             operator = ["--as-operator", f"{_OPERATOR}/operator.toml"]
-            changes = words[:1] in {("config",), ("reserve",), ("remove",)}
+            changes = words[:1] in {("config",), ("reserve",), ("remove",), ("network",)}
             return plain(*(operator if changes else ()), *words, **how)
 
         monkeypatch.setattr(host, "agentctl", agentctl)
