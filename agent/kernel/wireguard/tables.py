@@ -149,7 +149,16 @@ class PeerTable(_Table[WireGuardPeer]):
         self, operations: Sequence[Operation[WireGuardPeer]], *, for_s: float | None = None
     ) -> tuple[Result[WireGuardPeer], ...]:
         """Add, change and remove peers."""
-        results = self._set(operations, _peer_words, for_s)
+        try:
+            state = self._tool.show(LINK)
+        except KernelError as error:
+            return tuple(Result(each, error) for each in operations)
+        own = "" if state is None else state.public_key
+
+        def words(operation: Operation[WireGuardPeer]) -> Sequence[str]:
+            return _peer_words(operation, begins=self._begins(operation.object, own))
+
+        results = self._set(operations, words, for_s)
         for each in results:
             wanted = each.operation.object
             if each.operation.kind is OperationKind.REPLACE:
@@ -157,6 +166,15 @@ class PeerTable(_Table[WireGuardPeer]):
             elif each.ok:
                 self._written.pop(wanted.key, None)
         return tuple(results)
+
+    def _begins(self, peer: WireGuardPeer, own: str) -> bool:
+        """Whether this host begins the handshake with a peer.
+
+        Where two hosts that meet for the first time both begin, each drops the other's answer, and
+        the next try is 5 s later (REKEY_TIMEOUT). So the one with the lower key does. A peer that
+        was written before knows nothing of a device that was made again.
+        """
+        return peer.key in self._written or own < peer.public_key
 
     def _of(
         self, state: DeviceState, known: Mapping[Any, WireGuardPeer]
@@ -190,8 +208,8 @@ def _endpoint(text: str) -> Endpoint | None:
         return None
 
 
-def _peer_words(operation: Operation[WireGuardPeer]) -> Sequence[str]:
-    """Return the change for wg, which also begins a handshake where an endpoint is known.
+def _peer_words(operation: Operation[WireGuardPeer], *, begins: bool) -> Sequence[str]:
+    """Return the change for wg, which may also begin a handshake where an endpoint is known.
 
     A device that was made again has no sessions. Its peers send by the old ones for up to 15 s
     (KEEPALIVE_TIMEOUT + REKEY_TIMEOUT), and all of that is lost. An interval that is set where
@@ -204,6 +222,8 @@ def _peer_words(operation: Operation[WireGuardPeer]) -> Sequence[str]:
     wanted = (*named, "persistent-keepalive", str(peer.keepalive_s))
     if peer.endpoint is None:
         return wanted
+    if not begins:
+        return (*named, "endpoint", str(peer.endpoint), *wanted[2:])
     interval = str(peer.keepalive_s or _ANY_INTERVAL_S)
     first = (*named, "endpoint", str(peer.endpoint), "persistent-keepalive", interval)
     return first if peer.keepalive_s else (*first, *wanted)

@@ -101,6 +101,10 @@ def test_a_range_is_never_without_a_peer_while_it_moves(wg: Wg) -> None:
     )
 
 
+_OWN = 200
+_SHOWS_A_DEVICE = f"test $1 != show || printf '(none)\\t{key(_OWN)}\\t51820\\toff\\n'"
+
+
 def test_promise_10_a_wg_that_hangs_is_waited_for_once(wg: Wg) -> None:
     """A pass over a hundred peers, and lists after it, would take minutes otherwise."""
     wg.does("sleep 60")
@@ -119,8 +123,22 @@ def test_promise_10_a_wg_that_hangs_is_waited_for_once(wg: Wg) -> None:
     assert len(wg.calls) == 1
     assert time.monotonic() - began_s < 5
     now_s[0] += 60
-    wg.does("exit 0")
+    wg.does(_SHOWS_A_DEVICE)
     assert all(each.ok for each in PeerTable(tool).apply(wanted))
+
+
+def test_of_two_hosts_that_meet_the_one_with_the_lower_key_begins(wg: Wg) -> None:
+    """Both at once would each drop the other's answer, and wait 5 s."""
+    wg.does(_SHOWS_A_DEVICE)
+    table = PeerTable(Tool(wg.runner))
+    own = key(_OWN)
+    for at in (_OWN - 1, _OWN + 1):
+        peer = WireGuardPeer(link="hm-wg", public_key=key(at), endpoint=WANTED)
+        wanted = (Operation(OperationKind.REPLACE, peer, Reason.MISSING),)
+        for again in (False, True):  # of a device that was made again the peer knows nothing
+            assert all(each.ok for each in table.apply(wanted))
+            begun = wg.calls[-1].count("persistent-keepalive") == 2
+            assert begun is (again or own < key(at))
 
 
 def test_the_private_key_is_in_no_message(wg: Wg) -> None:
