@@ -90,8 +90,7 @@ def end_lease(client: EtcdClient, keys: Keys, host_id: HostId, subnet: Network) 
 
 def published_ranges(keys: Keys, host_id: HostId) -> tuple[KeyRange, ...]:
     """Return the ranges of what a host publishes beside its lease."""
-    folders = (keys.range(kind).start + host_id.encode() for kind in (SLICES, ENDPOINTS))
-    return tuple(KeyRange(each + b"/", each + b"0") for each in folders)
+    return keys.of_host(SLICES, host_id), keys.of_host(ENDPOINTS, host_id)
 
 
 def _refuse_as_clone(view: View, host_id: HostId, boot_id: str) -> None:

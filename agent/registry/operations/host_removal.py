@@ -54,11 +54,10 @@ def _removed(registry: Registry, host: HostRef, leases: list[Lease], *, force: b
     if host.host_id is not None:
         heartbeat = keys.of(HEARTBEATS, host.host_id)
         alive = [] if force else [kv.absent(heartbeat)]
-        owners = keys.range(OWNERS).start + host.host_id.encode()
         first = [
             kv.delete(heartbeat),
             kv.delete(keys.of(MEMORY, host.host_id)),
-            kv.delete(owners + b"/", owners + b"0"),
+            kv.delete(*keys.of_host(OWNERS, host.host_id)),
             *(kv.delete(*each) for each in published_ranges(keys, host.host_id)),
         ]
     for at in range(0, max(1, len(leases)), _BATCH):

@@ -90,11 +90,10 @@ class OwnRecords(Generic[_V]):
 
     @property
     def _range(self) -> KeyRange:
-        folder = self.registry.keys.range(self.kind).start + self.host_id.encode()
-        return KeyRange(folder + b"/", folder + b"0")
+        return self.registry.keys.of_host(self.kind, self.host_id)
 
     def doubt(self) -> None:
-        """Read again what is there before the next write."""
+        """Read the records again before the next write."""
         self._there = None
 
     def notice(self, revision: int, seen: Mapping[_Key, _V]) -> bool:

@@ -83,6 +83,11 @@ class Keys:
         key = self.of(kind)
         return KeyRange(key + b"/", key + b"0") if kind.pattern else KeyRange(key, key + b"\0")
 
+    def of_host(self, kind: RecordKind[Any, Any], host_id: str) -> KeyRange:
+        """Return the range of one host's records of a kind whose keys begin with the host."""
+        folder = self.range(kind).start + host_id.encode()
+        return KeyRange(folder + b"/", folder + b"0")
+
     def split(self, key: bytes) -> tuple[RecordKind[Any, Any] | None, bytes]:
         """Take a key apart into its kind (None: an unknown one) and the rest."""
         name, slash, rest = key[len(self.prefix) + 1 :].partition(b"/")
