@@ -161,7 +161,7 @@ def test_a_gap_in_the_watch_ends_in_a_complete_view(mesh: Registry, etcd: Etcd) 
         etcd.kill()
         eventually(lambda: problems.last[0] is not None, timeout_s=15)
         etcd.start()
-        etcd.wait_healthy()
+        etcd.wait_healthy(mesh.client)
         moved = renew(mesh, lease, node_address=IPv4Address("192.0.2.99"), memory_ttl_s=3600)
         mesh.release(host(2))
         eventually(lambda: views.last.leases == (moved,), timeout_s=15)
@@ -292,7 +292,7 @@ def test_promise_4_an_empty_etcd_in_place_of_the_old_is_another_cluster(
     etcd.wipe()
     etcd.arguments += ["--initial-cluster-token", "another"]
     etcd.start()
-    etcd.wait_healthy()
+    etcd.wait_healthy(mesh.client)
     verdict = trust.judge(believed, mesh.snapshot())
     assert verdict.kind is trust.VerdictKind.OTHER_CLUSTER
     mesh.client.txn("w", [], [kv.put(b"/hostmesh/x", b"")])

@@ -157,7 +157,7 @@ def test_promise_3_and_9_while_etcd_is_away_the_last_view_stays_and_a_condition_
             directory.follow(wanted=True)
             eventually(lambda: conditions.last, timeout_s=15)
             etcd.start()
-            etcd.wait_healthy()
+            etcd.wait_healthy(mesh.client)
             put(mesh, endpoint(host(1), 3))
             eventually(lambda: names(views) == ["web2", "web3"], timeout_s=20)
             eventually(lambda: conditions.last == ())

@@ -239,7 +239,7 @@ def test_an_outage_longer_than_the_heartbeat_is_made_good(etcd: Etcd) -> None:
             lease = eventually(held(heard))
             etcd.kill()
             etcd.start()
-            etcd.wait_healthy()
+            etcd.wait_healthy(mesh.client)
             beat_id = keeper._beat._written.etcd_lease_id
             mesh.client.revoke(beat_id)
             eventually(lambda: mesh.snapshot().heartbeats, timeout_s=15)

@@ -308,7 +308,7 @@ def test_promise_4_etcd_replaced_by_an_empty_one_with_a_fifth_host_joining_at_on
         etcd.wipe()
         etcd.arguments += ["--initial-cluster-token", "another"]
         etcd.start()
-        etcd.wait_healthy()
+        etcd.wait_healthy(first.mesh.client)
         if brings_config:  # as agent.daemon.membership.join does
             first.mesh.create_config(config("10.64.0.0/14"), grace_s=3)
         fifth = _Host(etcd, stack, 4)

@@ -16,10 +16,12 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any, Self
 
+from agent.errors import EtcdUnavailable
 from agent.etcd.client import EtcdClient
 from agent.model import HostId, Lease, MeshConfig
 from agent.registry.own.identity import host_id
@@ -196,8 +198,11 @@ class Etcd:
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
 
-    def wait_healthy(self, timeout_s: float = 20.0) -> None:
+    def wait_healthy(self, *clients: EtcdClient, timeout_s: float = 20.0) -> None:
+        """Wait until etcd answers, and these clients, whose connections its absence ended."""
         eventually(lambda: self.ctl("endpoint", "health", check=False), timeout_s=timeout_s)
+        for client in clients:
+            eventually(partial(_answers, client), timeout_s=timeout_s)
 
     def ctl(self, *arguments: str, check: bool = True, flags: Sequence[str] = ()) -> str:
         """Run etcdctl against this member; returns its output, "" when it failed."""
@@ -246,6 +251,14 @@ class Etcd:
     def _signal(self, number: int) -> None:
         assert self._process is not None
         self._process.send_signal(number)
+
+
+def _answers(client: EtcdClient) -> bool:
+    try:
+        client.range(b"/")
+    except EtcdUnavailable:
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -30,6 +30,7 @@ def stage(_made: Stage) -> Iterator[Stage]:
     yield _made
     for upstream in _made.upstreams:
         upstream.fail()
+        upstream.go_on()
     _made.set_upstreams("127.0.0.2")
     _made.write_host(in_web("10.65.1.2", "api"), in_web("10.65.1.3", "api", "db"))
     _made.write_local()

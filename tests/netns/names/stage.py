@@ -127,6 +127,12 @@ class Upstream:
         assert self.process is not None
         self.process.send_signal(number)
 
+    def go_on(self) -> None:
+        """Run again, whatever a test that failed has left."""
+        if self.process is None:
+            self.start()
+        self.signal(signal.SIGCONT)
+
     def stop(self) -> None:
         if self.process is not None:
             self.process.kill()
