@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from agent.daemon.api.containers import containers_document, counts_by_network
 from agent.daemon.api.leases import leases_document
@@ -20,161 +20,32 @@ from agent.daemon.api.networks import networks_document
 from agent.daemon.api.routes import routes_document
 from agent.daemon.api.status import status_document
 from agent.daemon.membership.endpoint_finder import source_of
-from agent.daemon.membership.etcd_endpoint import uplink_now, with_needed
 from agent.daemon.membership.leave import not_finished
 from agent.daemon.state.agent_state import AgentState
-from agent.daemon.state.freshness import Freshness
-from agent.daemon.state.mesh_state import MeshState, own_leases
 from agent.daemon.store.host_lock import holder_of
 from agent.daemon.store.state_file import SavedState, StateFile
 from agent.daemon.telemetry.condition_registry import ActiveCondition
 from agent.daemon.telemetry.history import events_document, read_events
 from agent.daemon.wiring import firewall_of, host_name
-from agent.docker.manager import DockerManager
 from agent.errors import CannotTell, HostmeshError
-from agent.etcd.client import EtcdClient
 from agent.etcd.discovery import client_for
-from agent.etcd.errors import contact_condition
-from agent.kernel.facts import read_host_facts
 from agent.kernel.tables.routes import RouteTable
 from agent.mesh.desired import desired_objects
 from agent.mesh.object_kinds import route_kind
 from agent.mesh.world import World
-from agent.model import Condition, DockerState, HostId, Needed, Route, Severity, View
+from agent.model import Condition, HostId, Route, Severity
 from agent.model.endpoint import Endpoint
-from agent.model.family import Network, within
+from agent.model.family import Network
 from agent.reconcile.reconciler import Report
 from agent.reconcile.tracker import DeltaTracker, compare
-from agent.registry.copy import bounds_of, copy_file
 from agent.registry.endpoints.reading import read_endpoints
 from agent.registry.flannel_ttl import FlannelTtls
 from agent.registry.own.identity import host_id, read_machine_id
 from agent.registry.records import Keys
-from agent.registry.registry import Registry
 from agent.settings import Settings
+from agent.standalone.inspection import NOT_NEEDED, inspect_host, view_offline
 
-__all__ = ["DOCUMENTS", "Inspection", "OfflineView", "inspect_host", "view_offline"]
-
-
-_Found = TypeVar("_Found")
-_NOT_NEEDED = "the rest of this page does not need it"
-
-
-@dataclass(frozen=True, slots=True)
-class OfflineView:
-    """A view of the mesh: etcd's, or that of this host's own copy (``cached``).
-
-    Attributes:
-        problem: Why it is not etcd's, None when it is.
-        freshness: How old it is.
-    """
-
-    view: View
-    problem: HostmeshError | None
-    freshness: Freshness
-
-    @property
-    def remarks(self) -> list[str]:
-        """Lines that say why it is not etcd's."""
-        return [self.problem.message] if self.problem else []
-
-
-@dataclass(frozen=True, slots=True)
-class Inspection:
-    """The host as its agent would see it after one round.
-
-    Attributes:
-        errors: Why something could not be read; a condition says so, too.
-        contact_problem: Why etcd could not be read, "" where it could.
-    """
-
-    mesh: MeshState
-    errors: tuple[HostmeshError, ...]
-    conditions: tuple[Condition, ...]
-    contact_problem: str
-
-
-def view_offline(settings: Settings) -> OfflineView:
-    """Read the mesh from etcd, else from this host's own copy.
-
-    Raises:
-        HostmeshError: Neither can be read; the error is etcd's.
-    """
-    with closing(client_for(settings)) as client:
-        return _view(settings, client, ())
-
-
-def _view(settings: Settings, client: EtcdClient, needed: tuple[Needed, ...]) -> OfflineView:
-    try:
-        bounds = replace(bounds_of(settings), needed=needed)
-        view = Registry(client, settings.etcd.prefix, bounds=bounds).snapshot()
-        return OfflineView(view, None, Freshness(as_of_s=time.time()))
-    except HostmeshError as error:
-        try:
-            copy = copy_file(settings).peek()
-        except HostmeshError:
-            copy = None
-        if copy is None:
-            raise
-        freshness = Freshness(stale=True, as_of_s=copy.saved_s, cached=True)
-        return OfflineView(copy.view, error, freshness)
-
-
-def inspect_host(settings: Settings, *, left: bool) -> Inspection:
-    """Read all that a round of the agent needs.
-
-    Args:
-        left: The operator said leave.
-    """
-    errors: list[HostmeshError] = []
-    conditions: list[Condition] = []
-
-    def attempt(name: str, read: Callable[[], _Found]) -> _Found | None:
-        try:
-            return read()
-        except HostmeshError as error:
-            errors.append(error)
-            hint = error.hint or _NOT_NEEDED
-            conditions.append(Condition(name=name, cause=error.message, hint=hint))
-            return None
-
-    own_id = attempt("host-unknown", lambda: host_id(read_machine_id()))
-    mesh = MeshState(host_id=own_id or HostId(""), left=left)
-    with closing(client_for(settings)) as client:
-        endpoints = client.endpoints
-        protocol = settings.routes.protocol
-        facts = attempt("uplink-missing", lambda: with_needed(read_host_facts(protocol), endpoints))
-        mesh, problem = _with_view(mesh, settings, client, facts.needed if facts else ())
-    if problem is not None:
-        errors.append(problem)
-        conditions.append(contact_condition(problem, _NOT_NEEDED))
-    if facts is not None:
-        uplink = attempt("uplink-missing", lambda: uplink_now(facts, settings, endpoints))
-        mesh = replace(mesh, host=facts, uplink=uplink)
-    mesh = _with_docker(mesh, settings)
-    contact = "" if problem is None else problem.message
-    return Inspection(mesh, tuple(errors), tuple(conditions), contact)
-
-
-def _with_view(
-    mesh: MeshState, settings: Settings, client: EtcdClient, needed: tuple[Needed, ...]
-) -> tuple[MeshState, HostmeshError | None]:
-    try:
-        seen = _view(settings, client, needed)
-    except HostmeshError as error:
-        return mesh, error
-    own, former = own_leases(seen.view, mesh.host_id) if mesh.host_id else (None, None)
-    mesh = replace(mesh.with_view(seen.view), own=own, former=former)
-    return replace(mesh, seen_s=seen.freshness.as_of_s or 0.0), seen.problem
-
-
-def _with_docker(mesh: MeshState, settings: Settings) -> MeshState:
-    facts = DockerManager(settings.docker, settings.agent.state_dir).engine.facts()
-    state = DockerState.ABSENT
-    if facts.reachable:
-        fits = facts.bridge and mesh.own and within(facts.bridge.subnet, mesh.own.subnet)
-        state = DockerState.READY if fits else DockerState.PENDING
-    return mesh.with_docker(facts, state)
+__all__ = ["DOCUMENTS"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -352,7 +223,7 @@ def _routes(
         listing = table.list_all()
     except HostmeshError as error:
         refused = Condition(
-            name="kernel-refused", cause=error.message, hint=error.hint or _NOT_NEEDED
+            name="kernel-refused", cause=error.message, hint=error.hint or NOT_NEEDED
         )
         conditions.append(refused)
         return None, Report(desired=count)

@@ -24,7 +24,7 @@ from agent.reconcile.plan import Plan
 from agent.registry import trust
 from agent.registry.copy import copy_file
 from agent.settings import Settings
-from agent.standalone.offline import inspect_host
+from agent.standalone.inspection import inspect_host
 
 __all__ = ["run_once"]
 

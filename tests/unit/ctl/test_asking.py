@@ -20,7 +20,7 @@ from agent.errors import AgentUnavailable, EtcdUnavailable
 from agent.model import View
 from agent.settings import AgentSettings, Settings
 from agent.standalone import offline
-from agent.standalone.offline import OfflineView
+from agent.standalone.inspection import OfflineView
 from tests.unit.ctl.asked import LEASES, STATUS, Serving, agentctl, run
 
 pytestmark = pytest.mark.unit
