@@ -1,0 +1,1 @@
+"""Check every peer: the questions, the verdicts and the result. Pure."""
