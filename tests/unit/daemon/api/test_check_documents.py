@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.api.check import check_document, checks_document
+from agent.daemon.api.checks import checks_document
+from agent.mesh.check.document import check_document
 from agent.mesh.check.result import (
     WORST_MOST,
     CheckState,
@@ -55,7 +56,7 @@ FOUND = HostCheck(
 
 
 def test_a_check_follows_its_schema() -> None:
-    document = check_document(FOUND, running=False, now_s=130.0)
+    document = check_document(FOUND, now_s=130.0)
     check("check", document)
     assert document["state"] == "failed"
     assert document["checked_s_ago"] == 30.0
@@ -64,7 +65,7 @@ def test_a_check_follows_its_schema() -> None:
 
 
 def test_promise_9_no_check_yet_is_not_shown_as_good() -> None:
-    document = check_document(None, running=True, now_s=130.0)
+    document = check_document(None, now_s=130.0)
     check("check", document)
     assert (document["state"], document["checked_at"]) == ("none", None)
 
