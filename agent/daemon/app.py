@@ -50,6 +50,7 @@ from agent.daemon.wiring import (
     kernel_pass,
     release_lease,
 )
+from agent.dns.snapshot import names_folder
 from agent.docker.attach.detach import DetachTerms
 from agent.docker.endpoints.follower import EndpointFollower
 from agent.errors import FirewallError
@@ -157,7 +158,7 @@ class HostAgent:
             inbox.poster(events.DockerReported), self._poller, self._containers
         )
         self._names = NamesJob(
-            settings.agent.state_dir / "names",
+            names_folder(settings.agent.state_dir),
             self._boot_id,
             inbox.post,
             Jobs(self._poller),

@@ -42,6 +42,7 @@ __all__ = [
     "encode_host",
     "encode_local",
     "host_file",
+    "names_folder",
 ]
 
 LOCAL_FILE: Final = "local.json"
@@ -55,6 +56,11 @@ MOST_BYTES: Final = 16 << 20
 _FORMAT: Final = 1
 _LONGEST: Final = 127
 _LINK: Final = re.compile(r"[^/\s]{1,15}", re.ASCII)
+
+
+def names_folder(state_dir: Path) -> Path:
+    """Return the snapshot's folder below the agent's state directory."""
+    return state_dir / "names"
 
 
 def host_file(folder: Path, host_id: HostId) -> Path:

@@ -10,14 +10,13 @@ from agent.dns.visibility import HOST, Asker, asker_at
 from agent.dns.wire import AAAA, A, pack_name, pack_record
 from agent.model.family import Address, family_of
 from agent.model.mesh import HostId
-from agent.model.names import HostNames, LocalNames, Name, NamedAddress, NameKind
+from agent.model.names import NAME_RANK, HostNames, LocalNames, Name, NamedAddress, NameKind
 
 __all__ = ["TTL_S", "AskerView", "Found", "Zone"]
 
 TTL_S: Final = 5
 _MOST_VIEWS: Final = 8192
 _MOST_REMEMBERED: Final = 16384
-_RANK: Final = {kind: rank for rank, kind in enumerate(NameKind)}
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
@@ -147,7 +146,7 @@ class Zone:
         local = self._local
         if local is None:
             return None
-        first = min(entries, key=lambda each: _RANK[each.kind]).kind
+        first = min(entries, key=lambda each: NAME_RANK[each.kind]).kind
         seen = [
             each
             for each in entries

@@ -9,6 +9,7 @@ from typing import Final
 
 __all__ = [
     "DEFAULT_DOMAIN",
+    "LABEL",
     "LONGEST_DOMAIN",
     "MOST_BYTES",
     "ResolvConf",
@@ -26,12 +27,12 @@ LONGEST_DOMAIN: Final = 120
 MOST_BYTES: Final = 64 * 1024
 """Of a resolv.conf: what is behind is not read."""
 
+LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+"""Pattern of a host name's label in lower case (RFC 1123, 2.1)."""
+
 _MOST_SEARCHED: Final = 6
 """glibc before 2.26 searches no more."""
-
-
-_LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-_DOMAIN: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_DOMAIN: Final = re.compile(rf"{LABEL}(?:\.{LABEL})*")
 
 
 def parse_domain(text: str) -> str:

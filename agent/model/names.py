@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from agent.model.domain import LABEL
 from agent.model.family import Address, Network, read_address
 from agent.model.mesh import Access, HostId
 
@@ -17,6 +18,7 @@ __all__ = [
     "MOST_ASKERS",
     "MOST_NAMES",
     "MOST_NETWORKS",
+    "NAME_RANK",
     "NAME_SERVERS",
     "OWN_LABEL",
     "HostNames",
@@ -49,9 +51,8 @@ MOST_NETWORKS: Final = 1024
 MOST_NAMES: Final = 64
 """Of one address, of every kind together."""
 
-_LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-_PLAIN: Final = re.compile(_LABEL)
-_IN_DOMAIN: Final = re.compile(rf"{_LABEL}\.{_LABEL}")
+_PLAIN: Final = re.compile(LABEL)
+_IN_DOMAIN: Final = re.compile(rf"{LABEL}\.{LABEL}")
 
 
 class NameKind(enum.StrEnum):
@@ -67,6 +68,10 @@ class NameKind(enum.StrEnum):
     """``<host>.host``; every container may see it."""
     PLAIN = "plain"
     """``<container, service or alias>``: for askers in the address's own network only."""
+
+
+NAME_RANK: Final = {kind: rank for rank, kind in enumerate(NameKind)}
+"""Of equal names, the kind with the lowest rank answers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final
 
+from agent.model.domain import LABEL
 from agent.model.family import Network
 from agent.model.mesh import Access, HostId
 from agent.model.untrusted import HOST_ID
@@ -35,7 +36,7 @@ SHORTEST_SLICE: Final = 16
 LONGEST_SLICE: Final = 30
 """Prefix length of the smallest slice: the bridge and one container fit in."""
 
-_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_NAME: Final = re.compile(LABEL)
 """A label of a host name (RFC 1123, 2.1) in lower case: the name is also a DNS domain."""
 
 

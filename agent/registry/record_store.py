@@ -14,15 +14,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, TypeVar
 
 from agent.errors import EtcdError
 from agent.etcd.kv import Event, Record
 from agent.model import Bounds, HostId, Lease, MeshConfig, Problem, SetAside, Unusable, View
 from agent.model.untrusted import quote
 from agent.registry.lease_records import CountedLeases, LeaseRecords
+from agent.registry.record_table import RecordTable
 from agent.registry.records import CONFIG, HEARTBEATS, LEASES, LOCKS, OWNERS, Keys, RecordKind
-from agent.sharedmap import SharedMap
 
 __all__ = ["RecordStore", "Unknown"]
 
@@ -56,32 +56,6 @@ class Unknown:
 
 
 @dataclass(slots=True)
-class _Table(Generic[_K, _V]):
-    """The records of one kind, as the last view has them and as changed since."""
-
-    settled: SharedMap[_K, _V] = field(default_factory=SharedMap)
-    changes: dict[_K, _V | None] = field(default_factory=dict)
-
-    def get(self, key: _K) -> _V | None:
-        if key in self.changes:
-            return self.changes[key]
-        found: _V | None = self.settled.get(key)
-        return found
-
-    def put(self, key: _K, value: _V | None) -> None:
-        if value is not None or self.get(key) is not None:
-            self.changes[key] = value
-
-    def __len__(self) -> int:
-        """At most so many: what is in ``changes`` may be in ``settled``, too."""
-        return len(self.settled) + len(self.changes)
-
-    def settle(self) -> SharedMap[_K, _V]:
-        self.settled, self.changes = self.settled.changed(self.changes), {}
-        return self.settled
-
-
-@dataclass(slots=True)
 class RecordStore:
     """The records of one mesh at one revision. Not thread-safe: one thread owns it.
 
@@ -106,7 +80,7 @@ class RecordStore:
     _unreadable: dict[bytes, str] = field(default_factory=dict)
     _bad: Counter[str] = field(default_factory=Counter)  # unreadable ones, by kind
     _leases: LeaseRecords = field(default_factory=LeaseRecords)
-    _tables: dict[str, _Table[Any, Any]] = field(default_factory=dict)  # by View's attribute
+    _tables: dict[str, RecordTable[Any, Any]] = field(default_factory=dict)  # by View's attribute
     _aside: tuple[SetAside, ...] | None = None  # the unreadable ones, while none changes
 
     def load(self, records: Iterable[Record]) -> None:
@@ -204,8 +178,8 @@ class RecordStore:
                     hint="another application writes there? choose another [etcd] prefix",
                 )
 
-    def _table(self, kind: RecordKind[_K, _V]) -> _Table[_K, _V]:
-        return self._tables.setdefault(kind.view, _Table())
+    def _table(self, kind: RecordKind[_K, _V]) -> RecordTable[_K, _V]:
+        return self._tables.setdefault(kind.view, RecordTable())
 
     def remember(self, before: View) -> None:
         """Use what an earlier view has where a record of this snapshot cannot be read."""

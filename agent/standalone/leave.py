@@ -11,6 +11,7 @@ from agent.daemon.names.snapshot_files import SnapshotFiles
 from agent.daemon.store.host_lock import HostLock
 from agent.daemon.store.state_file import StateFile
 from agent.daemon.wiring import docker_manager, kernel_pass, release_lease
+from agent.dns.snapshot import names_folder
 from agent.docker.attach.detach import DetachTerms
 from agent.errors import StateError
 from agent.etcd.discovery import client_for
@@ -46,7 +47,7 @@ def leaver(settings: Settings) -> Leaver:
     def forget() -> None:
         copy.forget()
         try:
-            SnapshotFiles(settings.agent.state_dir / "names").clear()
+            SnapshotFiles(names_folder(settings.agent.state_dir)).clear()
         except OSError as error:
             raise StateError(f"cannot remove {error.filename}: {error.strerror}") from error
 

@@ -27,6 +27,7 @@ from agent.daemon.store.state_file import SavedState, StateFile
 from agent.daemon.telemetry.condition_registry import ActiveCondition
 from agent.daemon.telemetry.history import events_document, read_events
 from agent.daemon.wiring import firewall_of, host_name
+from agent.dns.snapshot import names_folder
 from agent.errors import CannotTell, HostmeshError
 from agent.etcd.discovery import client_for
 from agent.kernel.tables.routes import RouteTable
@@ -263,7 +264,10 @@ def _not_running(settings: Settings) -> Condition:
 
 def offline_names(settings: Settings) -> Mapping[str, Any]:
     """``GET /v1/names`` of the name servers' files."""
-    return {**names_document(read_snapshot(settings.agent.state_dir / "names")), "source": "host"}
+    return {
+        **names_document(read_snapshot(names_folder(settings.agent.state_dir))),
+        "source": "host",
+    }
 
 
 DOCUMENTS: Final[Mapping[str, Callable[[Settings], Mapping[str, Any]]]] = MappingProxyType(

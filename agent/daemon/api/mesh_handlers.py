@@ -14,6 +14,7 @@ from agent.daemon.api.names import names_document, read_snapshot
 from agent.daemon.api.networks import networks_document
 from agent.daemon.state.agent_state import StateCell
 from agent.daemon.state.freshness import Freshness
+from agent.dns.snapshot import names_folder
 from agent.errors import CannotTell, EtcdError
 from agent.model import View
 from agent.model.endpoint import Endpoint
@@ -59,7 +60,7 @@ class MeshHandlers:
 
     def names(self) -> Document:
         """``GET /v1/names``: as this host's name servers read them."""
-        return names_document(read_snapshot(self.cell.now.settings.agent.state_dir / "names"))
+        return names_document(read_snapshot(names_folder(self.cell.now.settings.agent.state_dir)))
 
     def networks(self) -> Document:
         """``GET /v1/networks``: of the newest view."""

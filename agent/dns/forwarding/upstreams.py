@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -13,6 +12,7 @@ from typing import Any, Final
 
 import structlog
 
+from agent.model.domain import MOST_BYTES, parse_resolv_conf
 from agent.model.names import NAME_SERVERS
 from agent.retry import Backoff
 
@@ -25,11 +25,9 @@ PORT: Final = 53
 _MOST: Final = 3
 """glibc's MAXNS: resolvers of the host itself ask no more either."""
 _LOOK_S: Final = 1.0
-_LARGEST_FILE: Final = 1 << 16
 _RESOLVED_STUBS: Final = frozenset({"127.0.0.53", "127.0.0.54"})
 _NEVER: Final = frozenset({"127.0.0.11", *map(str, NAME_SERVERS)}) | _RESOLVED_STUBS
 """Docker's embedded server asks this one, and so do the stubs where they were set up to."""
-_SERVER: Final = re.compile(r"^[ \t]*nameserver[ \t]+(\S+)", re.MULTILINE)
 _FIRST_WAIT_S, _SHORTEST_S, _LONGEST_S = 0.6, 0.2, 1.2
 _SMOOTH: Final = 0.2
 _SEVERAL: Final = 4.0
@@ -97,7 +95,7 @@ def read_servers(texts: Sequence[str], more: Iterable[str] = ()) -> tuple[str, .
 
 def _listed(text: str) -> list[str]:
     found = []
-    for each in _SERVER.findall(text):
+    for each in parse_resolv_conf(text).servers:
         try:
             ip_address(each.partition("%")[0])
         except ValueError:
@@ -182,6 +180,6 @@ def _signature(path: Path) -> object:
 def _text(path: Path) -> str | None:
     try:
         with path.open("rb") as file:
-            return file.read(_LARGEST_FILE).decode("utf-8", "replace")
+            return file.read(MOST_BYTES).decode("utf-8", "replace")
     except OSError:
         return None

@@ -29,6 +29,7 @@ from agent.kernel.diagnose.packet_filter import (
     ETHERNET_BYTES,
     PROTOCOL,
     SNAP_BYTES,
+    SO_TIMESTAMPNS,
     SOURCE,
     UDP_PORT,
     Instruction,
@@ -40,7 +41,6 @@ from agent.model.family import Address, Family, family_of
 
 __all__ = ["Capture", "Outer", "receive_frame"]
 
-_SO_TIMESTAMPNS: Final = 35
 _TIMESPEC: Final = struct.Struct("=qq")
 _INNER: Final = 20 + 8 + VXLAN_BYTES + ETHERNET_BYTES
 """Where the inner IPv4 header of a VXLAN packet begins, from that of the outer one."""
@@ -184,7 +184,7 @@ def receive_frame(tap: socket.socket) -> Frame | None:
         return None
     at_s = time.time()
     for level, kind, value in extra:
-        stamped = (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS)
+        stamped = (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS)
         if stamped and len(value) == _TIMESPEC.size:
             seconds, nanoseconds = _TIMESPEC.unpack(value)
             at_s = seconds + nanoseconds / 1e9

@@ -20,6 +20,7 @@ __all__ = [
     "PROTOCOL",
     "SNAP_BYTES",
     "SOURCE",
+    "SO_TIMESTAMPNS",
     "UDP_PORT",
     "Instruction",
     "accept",
@@ -40,7 +41,7 @@ PROTOCOL, SOURCE, DESTINATION, UDP_PORT = 9, 12, 16, 22
 _ETH_P_ALL: Final = 3  # outgoing frames are shown to taps of every protocol only
 _ETH_P_IP: Final = 0x0800
 _SO_ATTACH_FILTER: Final = 26
-_SO_TIMESTAMPNS: Final = 35
+SO_TIMESTAMPNS: Final = 35
 _SOL_PACKET: Final = 263
 _ADD_MEMBERSHIP: Final = 1
 _PROMISC: Final = 1
@@ -81,7 +82,7 @@ def open_tap(
         raise KernelError(f"cannot open a socket to capture with: {error}") from error
     try:
         _attach(opened, _program(indexes, packets))
-        opened.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        opened.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         for index in indexes if promiscuous else ():  # ends with the socket
             opened.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, _MEMBERSHIP.pack(index, _PROMISC, 0))
     except OSError as error:

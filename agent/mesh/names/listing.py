@@ -6,11 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from agent.model import HostId
-from agent.model.names import HostNames, NamedAddress, NameKind
+from agent.model.names import NAME_RANK, HostNames, NamedAddress, NameKind
 
 __all__ = ["ListedName", "listed_names"]
-
-_ORDER = {kind: number for number, kind in enumerate(NameKind)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +38,7 @@ def listed_names(hosts: Iterable[HostNames]) -> tuple[ListedName, ...]:
                     kinds.setdefault(name.kind, []).append((host.host_id, address))
     listed = []
     for text, kinds in sorted(found.items()):
-        first, *others = sorted(kinds, key=_ORDER.__getitem__)
+        first, *others = sorted(kinds, key=NAME_RANK.__getitem__)
         listed.append(ListedName(text=text, kind=first, places=tuple(kinds[first])))
         listed += (
             ListedName(text=text, kind=each, places=tuple(kinds[each]), shadowed_by=first)

@@ -14,8 +14,8 @@ from agent.etcd.kv import Event, Record
 from agent.model import HostId
 from agent.model.endpoint import ENDPOINTS_MOST, Endpoint, EndpointView
 from agent.model.untrusted import quote
+from agent.registry.record_table import RecordTable
 from agent.registry.records import ENDPOINTS, KeyRange
-from agent.sharedmap import SharedMap
 
 __all__ = ["EndpointStore"]
 
@@ -39,10 +39,8 @@ class EndpointStore:
     cluster_id: int
     revision: int
     most: int = ENDPOINTS_MOST
-    _settled: SharedMap[_Key, Endpoint] = field(default_factory=SharedMap)
-    _changes: dict[_Key, Endpoint | None] = field(default_factory=dict)
-    _aside: SharedMap[str, str] = field(default_factory=SharedMap)
-    _aside_changes: dict[str, str | None] = field(default_factory=dict)
+    _endpoints: RecordTable[_Key, Endpoint] = field(default_factory=RecordTable)
+    _aside: RecordTable[str, str] = field(default_factory=RecordTable)
     _of_host: dict[HostId, set[str]] = field(default_factory=dict)
     _too_many: set[HostId] = field(default_factory=set)
 
@@ -51,7 +49,7 @@ class EndpointStore:
         for event in events:
             self._set(event.key, event.record)
             self.revision = max(self.revision, event.revision)
-        return bool(self._changes or self._aside_changes)
+        return bool(self._endpoints.changes or self._aside.changes)
 
     def load(self, records: Iterable[Record]) -> None:
         """Add records of a snapshot."""
@@ -67,13 +65,11 @@ class EndpointStore:
 
     def view(self) -> EndpointView:
         """See the records as values; sound for any content."""
-        self._settled, self._changes = self._settled.changed(self._changes), {}
-        self._aside, self._aside_changes = self._aside.changed(self._aside_changes), {}
         return EndpointView(
             cluster_id=self.cluster_id,
             revision=self.revision,
-            endpoints=self._settled,
-            set_aside=self._aside,
+            endpoints=self._endpoints.settle(),
+            set_aside=self._aside.settle(),
             complete=True,
         )
 
@@ -88,10 +84,10 @@ class EndpointStore:
         if not self._counts(found, there=record is not None):
             return
         try:
-            self._put(found, None if record is None else ENDPOINTS.read(found, record))
+            self._endpoints.put(found, None if record is None else ENDPOINTS.read(found, record))
             self._put_aside(shown, None)
         except ValueError as error:
-            self._put(found, None)
+            self._endpoints.put(found, None)
             self._put_aside(shown, quote(str(error)))
 
     def _counts(self, key: _Key, *, there: bool) -> bool:
@@ -115,13 +111,7 @@ class EndpointStore:
         held.add(container)
         return True
 
-    def _put(self, key: _Key, endpoint: Endpoint | None) -> None:
-        if endpoint is not None or key in self._settled or key in self._changes:
-            self._changes[key] = endpoint
-
     def _put_aside(self, shown: str, reason: str | None) -> None:
-        if reason is None:
-            if shown in self._aside or shown in self._aside_changes:
-                self._aside_changes[shown] = None
-        elif len(self._aside) + len(self._aside_changes) < _MOST_ASIDE or shown in self._aside:
-            self._aside_changes[shown] = reason
+        full = len(self._aside) >= _MOST_ASIDE and shown not in self._aside.settled
+        if reason is None or not full:
+            self._aside.put(shown, reason)
