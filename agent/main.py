@@ -46,17 +46,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _do(arguments: argparse.Namespace) -> int:
-    if arguments.host_id:
-        from agent.registry.own.identity import host_id, read_machine_id  # noqa: PLC0415 # as below
-
-        print(host_id(read_machine_id()))
-        return 0
     overrides = overrides_from_flags(arguments.set)
     if arguments.etcd:
         overrides["etcd.endpoints"] = arguments.etcd
     if arguments.log_level:
         overrides["log.level"] = arguments.log_level
     load = partial(load_settings, arguments.settings, os.environ, overrides)
+    if arguments.host_id:
+        from agent.registry.own.identity import own_host_id  # noqa: PLC0415 # as below
+
+        # Certificates of [etcd] may not be there yet: they are made for this id.
+        print(own_host_id(load(only=("agent",))))
+        return 0
     settings = load()
     if arguments.check:
         for note in settings.notes:
@@ -130,7 +131,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--host-id",
         action="store_true",
-        help="print this host's id, by which etcd knows it, and exit; reads no settings",
+        help="print this host's id, by which etcd knows it, and exit",
     )
     found.add_argument(
         "--once",

@@ -12,13 +12,11 @@ from agent.errors import HostmeshError
 
 if TYPE_CHECKING:
     from agent.ctl.context import Context
-    from agent.model import HostId
     from agent.registry.registry import Registry
 
 __all__ = [
     "ask",
     "log_to_stderr",
-    "own_host_id",
     "registry",
     "without_agent",
 ]
@@ -107,13 +105,3 @@ def log_to_stderr() -> None:
         stream=sys.stderr,
         is_tty=sys.stderr.isatty(),
     )
-
-
-def own_host_id() -> HostId | None:
-    """Return this host's id; None where machine-id cannot be read."""
-    from agent.registry.own.identity import host_id, read_machine_id  # noqa: PLC0415 - as above
-
-    try:
-        return host_id(read_machine_id())
-    except HostmeshError:
-        return None

@@ -65,7 +65,7 @@ from agent.registry.directory import Directory
 from agent.registry.endpoints.directory import EndpointDirectory
 from agent.registry.endpoints.reading import read_endpoints
 from agent.registry.flannel_ttl import FlannelTtls
-from agent.registry.own.identity import host_id, read_boot_id, read_machine_id
+from agent.registry.own.identity import own_host_id, read_boot_id
 from agent.registry.own.keeper import Keeper
 from agent.registry.own.publisher import Publisher
 from agent.registry.registry import Registry
@@ -117,7 +117,7 @@ class HostAgent:
         self._inbox = inbox = Inbox()
         self._poller = poller = Poller("poller")
         self._jobs = jobs = Jobs(poller)
-        self._host_id = host_id(read_machine_id())
+        self._host_id = own_host_id(settings)
         self._boot_id = read_boot_id()
         self._copy_file = copy_file(settings)
         copy = self._copy_file.load()

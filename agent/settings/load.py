@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -57,8 +57,11 @@ _SECRET_KEYS = re.compile("passw|secret|token", re.IGNORECASE)
 class _Loader:
     """Collects values and problems from the sources, then builds :class:`Settings`."""
 
-    def __init__(self, path: Path, files_below: Path | None = None) -> None:
+    def __init__(
+        self, path: Path, files_below: Path | None = None, only: Collection[str] = ()
+    ) -> None:
         self.path = path
+        self._only = only
         self._files_below = files_below
         self.problems: list[str] = []
         self.notes: list[str] = []
@@ -165,6 +168,8 @@ class _Loader:
 
     def take(self, section: str, key: str, value: object, place: str) -> None:
         """Convert one value; a wrong one becomes a problem at ``place``."""
+        if self._only and section not in self._only:
+            return
         name = f"{section}.{_name(key)}"
         kind = KEYS[section].get(key)
         if kind is None:
@@ -276,6 +281,7 @@ def load_settings(
     environ: Mapping[str, str] = MappingProxyType({}),
     overrides: Mapping[str, str] = MappingProxyType({}),
     operator: Path | None = None,
+    only: Collection[str] = (),
 ) -> Settings:
     """Load settings from ``path``, then ``environ``, then ``operator``, then ``overrides``.
 
@@ -284,11 +290,12 @@ def load_settings(
         environ: The process's environment; HOSTMESH_<SECTION>_<KEY> are read.
         overrides: Flags, "section.key" to the value's text.
         operator: A file whose [etcd] holds the operator's credentials; None for the agent's own.
+        only: Sections to read, the others have their defaults; () for all.
 
     Raises:
         SettingsError: With every problem found in any of them.
     """
-    loader = _Loader(path)
+    loader = _Loader(path, only=only)
     loader.read_file()
     loader.read_environ(environ)
     if operator is not None:

@@ -23,7 +23,7 @@ from agent.kernel.facts import read_host_facts
 from agent.model import Condition, DockerState, HostId, Needed, View
 from agent.model.family import within
 from agent.registry.copy import bounds_of, copy_file
-from agent.registry.own.identity import host_id, read_machine_id
+from agent.registry.own.identity import own_host_id
 from agent.registry.registry import Registry
 from agent.settings import Settings
 
@@ -111,7 +111,7 @@ def inspect_host(settings: Settings, *, left: bool) -> Inspection:
             conditions.append(Condition(name=name, cause=error.message, hint=hint))
             return None
 
-    own_id = attempt("host-unknown", lambda: host_id(read_machine_id()))
+    own_id = attempt("host-unknown", lambda: own_host_id(settings))
     mesh = MeshState(host_id=own_id or HostId(""), left=left)
     with closing(client_for(settings)) as client:
         endpoints = client.endpoints

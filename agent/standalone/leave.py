@@ -17,7 +17,7 @@ from agent.errors import StateError
 from agent.etcd.discovery import client_for
 from agent.model import MeshConfig
 from agent.registry.copy import CopyFile, copy_file
-from agent.registry.own.identity import host_id, read_boot_id, read_machine_id
+from agent.registry.own.identity import own_host_id, read_boot_id
 from agent.registry.registry import Registry
 from agent.settings import Settings
 
@@ -28,7 +28,7 @@ def leaver(settings: Settings) -> Leaver:
     """Return the steps of leaving for a host whose agent does not run."""
     state = StateFile(settings.agent.state_dir)
     kernel = kernel_pass(settings, state)
-    own = host_id(read_machine_id())
+    own = own_host_id(settings)
     copy = copy_file(settings)
     config = _copied_config(copy)  # before it is forgotten
 

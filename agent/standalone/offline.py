@@ -34,14 +34,14 @@ from agent.kernel.tables.routes import RouteTable
 from agent.mesh.desired import desired_objects
 from agent.mesh.object_kinds import route_kind
 from agent.mesh.world import World
-from agent.model import Condition, HostId, Route, Severity
+from agent.model import Condition, Route, Severity
 from agent.model.endpoint import Endpoint
 from agent.model.family import Network
 from agent.reconcile.reconciler import Report
 from agent.reconcile.tracker import DeltaTracker, compare
 from agent.registry.endpoints.reading import read_endpoints
 from agent.registry.flannel_ttl import FlannelTtls
-from agent.registry.own.identity import host_id, read_machine_id
+from agent.registry.own.identity import known_host_id
 from agent.registry.records import Keys
 from agent.settings import Settings
 from agent.standalone.inspection import NOT_NEEDED, inspect_host, view_offline
@@ -158,7 +158,7 @@ def offline_leases(settings: Settings) -> Mapping[str, Any]:
         with closing(client_for(settings)) as client:
             left_s = FlannelTtls(client.time_to_live_s).of(seen.view.leases)
     document = leases_document(
-        seen.view, _own_id(), time.time(), left_s=left_s, freshness=seen.freshness
+        seen.view, known_host_id(settings), time.time(), left_s=left_s, freshness=seen.freshness
     )
     return {**document, "remarks": seen.remarks}
 
@@ -168,7 +168,7 @@ def offline_networks(settings: Settings) -> Mapping[str, Any]:
     seen = view_offline(settings)
     counts = None if seen.problem else counts_by_network(seen.view, _endpoints(settings))
     document = networks_document(
-        seen.view, _own_id(), time.time(), counts=counts, freshness=seen.freshness
+        seen.view, known_host_id(settings), time.time(), counts=counts, freshness=seen.freshness
     )
     return {**document, "remarks": seen.remarks}
 
@@ -183,20 +183,17 @@ def offline_containers(settings: Settings) -> Mapping[str, Any]:
     if seen.problem is not None:
         raise seen.problem
     return containers_document(
-        seen.view, _endpoints(settings), _own_id(), time.time(), freshness=seen.freshness
+        seen.view,
+        _endpoints(settings),
+        known_host_id(settings),
+        time.time(),
+        freshness=seen.freshness,
     )
 
 
 def _endpoints(settings: Settings) -> tuple[Endpoint, ...]:
     with closing(client_for(settings)) as client:
         return read_endpoints(client, Keys(settings.etcd.prefix))
-
-
-def _own_id() -> HostId | None:
-    try:
-        return host_id(read_machine_id())
-    except HostmeshError:
-        return None
 
 
 def offline_events(settings: Settings) -> Mapping[str, Any]:

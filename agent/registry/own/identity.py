@@ -1,4 +1,4 @@
-"""Identify this host: machine-id, hashed for this application; and this boot."""
+"""Identify this host: the id that it was given, else machine-id, hashed; and this boot."""
 
 from __future__ import annotations
 
@@ -8,16 +8,59 @@ import re
 import uuid
 from pathlib import Path
 
-from agent.errors import StateError
+from agent.errors import HostmeshError, StateError
 from agent.model import HostId
+from agent.model.untrusted import parse_host_id
+from agent.settings import Settings
 
-__all__ = ["APPLICATION_ID", "host_id", "read_boot_id", "read_machine_id"]
+__all__ = [
+    "APPLICATION_ID",
+    "host_id",
+    "host_id_file",
+    "known_host_id",
+    "own_host_id",
+    "read_boot_id",
+    "read_machine_id",
+]
 
 APPLICATION_ID = uuid.UUID("6f1d3c52-8a0e-4b8f-9d27-2f4be1a7c3d5")
 """Chosen at random once for Hostmesh. Changing it would give every host another identity."""
 
 _MACHINE_ID = re.compile(r"[0-9a-f]{32}")
 _HINT = "run systemd-machine-id-setup (or: dbus-uuidgen --ensure=/etc/machine-id) and start again"
+
+
+def own_host_id(settings: Settings) -> HostId:
+    """Return the id of this host: the one in the state directory, else that of machine-id.
+
+    Raises:
+        StateError: Neither can be read.
+    """
+    path = host_id_file(settings)
+    try:
+        return parse_host_id(path.read_text(encoding="ascii").strip())
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return host_id(read_machine_id())  # only root sees the state directory
+    except OSError as error:
+        raise StateError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise StateError(
+            f"{path} does not hold a host id of 32 hex digits",
+            hint="restore it, or join with a new token: hostmesh-agent join FILE",
+        ) from error
+
+
+def known_host_id(settings: Settings) -> HostId | None:
+    """Return :func:`own_host_id`, None where it cannot be read."""
+    try:
+        return own_host_id(settings)
+    except HostmeshError:
+        return None
+
+
+def host_id_file(settings: Settings) -> Path:
+    """Return the path of the id that this host was given."""
+    return settings.agent.state_dir / "host-id"
 
 
 def host_id(machine_id: str) -> HostId:

@@ -38,7 +38,7 @@ from agent.registry.claiming.request import ClaimRequest
 from agent.registry.claiming.selection import Selection
 from agent.registry.copy import bounds_of
 from agent.registry.etcd_checks import EndpointAnswer, ask_endpoint, may_write
-from agent.registry.own.identity import host_id, read_boot_id, read_machine_id
+from agent.registry.own.identity import own_host_id, read_boot_id
 from agent.registry.record_store import RecordStore
 from agent.registry.registry import Registry
 from agent.settings import Settings
@@ -148,7 +148,7 @@ def look_at_mesh(
     needed = host[0].needed if host else ()
     bounds = replace(bounds_of(settings), needed=needed)
     registry = Registry(client, settings.etcd.prefix, bounds=bounds)
-    own = host_id(read_machine_id())
+    own = own_host_id(settings)
     records = registry.records()
     view = records.view()
     _account(registry, records, own, settings.etcd.prefix, findings)

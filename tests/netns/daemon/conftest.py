@@ -23,8 +23,8 @@ def here(lan: Lan) -> Host:
 
 
 @pytest.fixture
-def member(here: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Member]:
-    agent = make_agent(here, tmp_path, monkeypatch)
+def member(here: Host, tmp_path: Path) -> Iterator[Member]:
+    agent = make_agent(here, tmp_path)
     with running(agent, here):
         made = Member(here, agent)
         made.joins()

@@ -14,8 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from agent.daemon import app as compose
 from agent.daemon.core.reload import Source
 from agent.daemon.state.events import Apply, ContactChanged, LeaseChanged, Stop, ViewSeen
@@ -89,12 +87,12 @@ class Member:
 def make_agent(
     host: Host,
     folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
     routes: str = "",
     firewall: str = "manage = false",
 ) -> compose.HostAgent:
     """Put the daemon together; ``routes`` and ``firewall`` go into its settings."""
-    monkeypatch.setattr(compose, "read_machine_id", lambda: MACHINE_ID)
+    (folder / "state").mkdir(exist_ok=True)
+    (folder / "state" / "host-id").write_text(host_id(MACHINE_ID))
     (folder / "agent.toml").write_text(
         '[etcd]\nendpoints = ["http://203.0.113.5:2379"]\n'
         f'[agent]\nstate_dir = "{folder}/state"\nrun_dir = "{folder}/run"\n'

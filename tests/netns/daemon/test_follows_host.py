@@ -32,11 +32,10 @@ def one(host: Host) -> Host:
 
 
 @pytest.fixture
-def agent(
-    one: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[compose.HostAgent]:
+def agent(one: Host, tmp_path: Path) -> Iterator[compose.HostAgent]:
     """Its loop and its monitor run; nothing that would speak to etcd, Docker or iptables does."""
-    monkeypatch.setattr(compose, "read_machine_id", lambda: "0123456789abcdef" * 2)
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "host-id").write_text("0123456789abcdef" * 2)
     (tmp_path / "agent.toml").write_text(
         f'[etcd]\nendpoints = ["http://{ETCD}:2379"]\n'
         f'[agent]\nstate_dir = "{tmp_path}/state"\nrun_dir = "{tmp_path}/run"\n'

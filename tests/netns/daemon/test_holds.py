@@ -28,7 +28,6 @@ from agent.standalone import leave
 from tests.netns.daemon.member import (
     AGGREGATE,
     CONTAINER,
-    MACHINE_ID,
     PEER,
     PEER_ROUTE,
     Member,
@@ -175,13 +174,13 @@ def test_promise_9_while_etcd_is_away_the_range_stays_closed_and_nothing_goes(
 
 
 def test_promise_9_the_range_stays_closed_through_a_restart_while_etcd_is_away(
-    here: Host, lan: Lan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    here: Host, lan: Lan, tmp_path: Path
 ) -> None:
     """The gateway would answer for all of it; a peer's container is reached all the while."""
     gateway = lan.add("192.0.2.254/24")
     for address in ("10.64.9.9", "10.64.0.9"):
         gateway.ip(f"addr add {address}/32 dev lo")
-    agent = make_agent(here, tmp_path, monkeypatch)
+    agent = make_agent(here, tmp_path)
     with running(agent, here):
         member = Member(here, agent)
         member.joins()
@@ -190,7 +189,7 @@ def test_promise_9_the_range_stays_closed_through_a_restart_while_etcd_is_away(
         closed = [Pinger(here, address) for address in ("10.64.9.9", "10.64.0.9")]
         open_ = Pinger(here, CONTAINER)
     time.sleep(0.2)
-    agent = make_agent(here, tmp_path, monkeypatch)
+    agent = make_agent(here, tmp_path)
     with running(agent, here):
         member = Member(here, agent)
         member.etcd_is_away()
@@ -206,12 +205,12 @@ def test_promise_9_the_range_stays_closed_through_a_restart_while_etcd_is_away(
 
 
 def test_promise_4_an_earlier_lifes_routes_go_after_a_complete_view_and_the_grace_time(
-    here: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    here: Host, tmp_path: Path
 ) -> None:
     """Not before: not by the host's own copy, and not by the first word of etcd."""
     here.ip(f"route add {STALE} proto 140")
     leave_a_copy(tmp_path, PEER)
-    agent = make_agent(here, tmp_path, monkeypatch, "sweep_grace_s = 2")
+    agent = make_agent(here, tmp_path, "sweep_grace_s = 2")
     member = Member(here, agent)
     with running(agent, here):
         eventually(member.is_right, 10)
@@ -245,10 +244,10 @@ def test_promise_4_claims_are_held_back_before_the_keeper_sees_what_it_lost(
 
 
 def test_promise_6_another_protocol_in_the_settings_takes_the_routes_along(
-    here: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    here: Host, tmp_path: Path
 ) -> None:
     """The earlier run wrote them as 140, and one whose lease has ended since."""
-    agent = make_agent(here, tmp_path, monkeypatch)
+    agent = make_agent(here, tmp_path)
     with running(agent, here):
         member = Member(here, agent)
         member.joins()
@@ -257,7 +256,7 @@ def test_promise_6_another_protocol_in_the_settings_takes_the_routes_along(
     here.ip("route add 172.16.0.0/16 via 192.0.2.77 proto 140")
     leave_a_copy(tmp_path, PEER)
     ping = Pinger(here, CONTAINER, 0.005)
-    agent = make_agent(here, tmp_path, monkeypatch, "protocol = 141\nsweep_grace_s = 1")
+    agent = make_agent(here, tmp_path, "protocol = 141\nsweep_grace_s = 1")
     member = Member(here, agent)
     with running(agent, here):
         eventually(lambda: {AGGREGATE, PEER_ROUTE, STALE} <= shown(here, "proto 141"), 10)
@@ -268,18 +267,15 @@ def test_promise_6_another_protocol_in_the_settings_takes_the_routes_along(
     assert ping.stop().lost == []
 
 
-def test_a_cleanup_takes_the_routes_of_a_former_protocol_along(
-    here: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cleanup_takes_the_routes_of_a_former_protocol_along(here: Host, tmp_path: Path) -> None:
     """The settings were changed, and the agent was never started with them."""
-    agent = make_agent(here, tmp_path, monkeypatch)
+    agent = make_agent(here, tmp_path)
     with running(agent, here):
         member = Member(here, agent)
         member.joins()
         eventually(member.is_right, 10)
     path = tmp_path / "agent.toml"
     path.write_text(path.read_text().replace("[routes]", "[routes]\nprotocol = 141"))
-    monkeypatch.setattr(leave, "read_machine_id", lambda: MACHINE_ID)
     outcome = here.call(leave.leaver(load_settings(path, {}, {})).clean)
     assert outcome.todo == []
     assert shown(here) | shown(here, "proto 141") == set()
@@ -287,16 +283,16 @@ def test_a_cleanup_takes_the_routes_of_a_former_protocol_along(
 
 
 def test_promise_6_another_table_in_the_settings_empties_the_former_one(
-    here: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    here: Host, tmp_path: Path
 ) -> None:
-    agent = make_agent(here, tmp_path, monkeypatch)
+    agent = make_agent(here, tmp_path)
     member = Member(here, agent)
     with running(agent, here):
         member.joins()
         eventually(member.is_right, 10)
     here.ip("rule add to 10.64.0.0/10 lookup 100")
     ping = Pinger(here, CONTAINER, 0.005)
-    agent = make_agent(here, tmp_path, monkeypatch, "table = 100\nsweep_grace_s = 1")
+    agent = make_agent(here, tmp_path, "table = 100\nsweep_grace_s = 1")
     member = Member(here, agent)
     with running(agent, here):
         member.joins()
@@ -305,12 +301,10 @@ def test_promise_6_another_table_in_the_settings_empties_the_former_one(
     assert ping.stop().lost == []
 
 
-def test_an_unknown_comparison_is_not_called_equal(
-    here: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unknown_comparison_is_not_called_equal(here: Host, tmp_path: Path) -> None:
     here.ip("addr flush dev eth0")
     leave_a_copy(tmp_path, PEER)
-    agent = make_agent(here, tmp_path, monkeypatch)
+    agent = make_agent(here, tmp_path)
     member = Member(here, agent)
     with running(agent, here):
         eventually(lambda: AGGREGATE in shown(here), 10)

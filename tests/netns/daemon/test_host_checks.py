@@ -27,14 +27,14 @@ def set_sysctl(host: Host, name: str, value: str) -> None:
 @pytest.mark.skipif(bool(missing()), reason=f"no {missing()} here")
 @pytest.mark.parametrize("manages", [True, False])
 def test_promise_6_routes_that_networkd_removes_come_back(
-    here: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manages: bool
+    here: Host, tmp_path: Path, manages: bool
 ) -> None:
     """It sets its own address anew in either case, and the kernel takes peers' routes with it."""
     conf = "" if manages else "[Network]\nManageForeignRoutes=no\n"
     here.ip("addr flush dev eth0")
     with networkd(here, conf) as service:
         assert (networkd_condition(service.root) is not None) is manages
-        agent = make_agent(here, tmp_path, monkeypatch)
+        agent = make_agent(here, tmp_path)
         member = Member(here, agent)
         with running(agent, here):
             member.joins()
@@ -53,10 +53,10 @@ def test_promise_6_routes_that_networkd_removes_come_back(
 
 
 def test_promise_9_strict_reverse_path_filtering_and_an_overlap_are_said_while_they_last(
-    here: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    here: Host, tmp_path: Path
 ) -> None:
     set_sysctl(here, "conf/eth0/rp_filter", "1")
-    agent = make_agent(here, tmp_path, monkeypatch)
+    agent = make_agent(here, tmp_path)
     member = Member(here, agent)
     with running(agent, here):
         member.joins()

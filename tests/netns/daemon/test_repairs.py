@@ -129,7 +129,7 @@ def test_promise_6_fifty_thousand_events_at_once_end_in_a_full_pass(
         kernel_monitor.Monitor.__init__, "__kwdefaults__",
         {**(kernel_monitor.Monitor.__init__.__kwdefaults__ or {}), "receive_bytes": 4096},
     )  # fmt: skip
-    agent = make_agent(here, tmp_path, monkeypatch)
+    agent = make_agent(here, tmp_path)
     member = Member(here, agent)
     with running(agent, here):
         member.joins()
@@ -262,9 +262,9 @@ def test_promise_10_a_thousand_conflicts_make_one_short_condition(
 
 
 def test_promise_9_without_the_right_to_write_the_daemon_says_so_and_lives(
-    here: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    here: Host, tmp_path: Path
 ) -> None:
-    agent = make_agent(here, tmp_path, monkeypatch)
+    agent = make_agent(here, tmp_path)
     member = Member(here, agent)
     here.call(agent._monitor.start)
 

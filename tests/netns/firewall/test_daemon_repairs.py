@@ -50,14 +50,12 @@ DOCKER0 = DockerNetwork(
 
 
 @pytest.fixture(params=[AN_HOUR])
-def member(
-    request: pytest.FixtureRequest, lan: Lan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Member]:
+def member(request: pytest.FixtureRequest, lan: Lan, tmp_path: Path) -> Iterator[Member]:
     """Its parameter: how often the rules are checked without an event."""
     host = lan.add("192.0.2.1/24")
     host.ip("route add default via 192.0.2.254")
     firewall = f'variant = "nft"\ncheck_s = {request.param}'
-    agent = make_agent(host, tmp_path, monkeypatch, f"resync_s = {AN_HOUR}", firewall)
+    agent = make_agent(host, tmp_path, f"resync_s = {AN_HOUR}", firewall)
     host.call(agent._rule_monitor.start)
     try:
         with running(agent, host):

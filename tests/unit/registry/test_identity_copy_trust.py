@@ -18,7 +18,16 @@ from agent.model import Access, BackendChoice, BackendData, HostId, Lease, MeshC
 from agent.model.network import MeshNetwork, NetworkSlice
 from agent.registry import trust
 from agent.registry.copy import CopyFile
-from agent.registry.own.identity import APPLICATION_ID, host_id, read_boot_id, read_machine_id
+from agent.registry.own import identity
+from agent.registry.own.identity import (
+    APPLICATION_ID,
+    host_id,
+    known_host_id,
+    own_host_id,
+    read_boot_id,
+    read_machine_id,
+)
+from agent.settings import AgentSettings, Settings
 
 pytestmark = pytest.mark.unit
 
@@ -82,11 +91,44 @@ def test_the_host_id_is_a_stable_hash_and_not_the_machine_id() -> None:
     assert found != host_id(_MACHINE[::-1])
 
 
+def _settings(folder: Path) -> Settings:
+    return Settings(agent=AgentSettings(state_dir=folder))
+
+
 def test_the_agent_prints_the_host_id_without_settings_and_without_root(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert main(["--settings", str(tmp_path / "absent.toml"), "--host-id"]) == 0
     assert capsys.readouterr().out == f"{host_id(read_machine_id())}\n"
+
+
+def test_the_id_in_the_state_directory_comes_before_machine_id(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The certificates in [etcd] are made for the id, so they are not needed to print it."""
+    path = tmp_path / "agent.toml"
+    path.write_text(f'[etcd]\nca_file = "/absent"\n[agent]\nstate_dir = "{tmp_path}/state"\n')
+    (tmp_path / "state").mkdir()
+    assert main(["--settings", str(path), "--host-id"]) == 0
+    assert capsys.readouterr().out == f"{host_id(read_machine_id())}\n"
+    (tmp_path / "state" / "host-id").write_text(_MACHINE + "\n")
+    assert main(["--settings", str(path), "--host-id"]) == 0
+    assert capsys.readouterr().out == f"{_MACHINE}\n"
+
+
+@pytest.mark.parametrize("content", ["", "xyz\n", "0123456789ABCDEF" * 2, "é" * 32])
+def test_a_damaged_host_id_is_an_error_and_never_machine_id(tmp_path: Path, content: str) -> None:
+    (tmp_path / "host-id").write_text(content, encoding="utf-8")
+    with pytest.raises(StateError, match="host-id does not hold a host id"):
+        own_host_id(_settings(tmp_path))
+    assert known_host_id(_settings(tmp_path)) is None
+
+
+def test_one_function_says_the_id_of_this_host() -> None:
+    """A caller that hashes machine-id would have another id than the agent after a token."""
+    root = Path(identity.__file__).parents[2]
+    users = [path for path in root.rglob("*.py") if "read_machine_id" in path.read_text()]
+    assert users == [Path(identity.__file__)]
 
 
 @pytest.mark.skipif(shutil.which("systemd-id128") is None, reason="needs systemd-id128")

@@ -61,13 +61,14 @@ def run(context: Context) -> int:
             change_config,
             refuse_outside,
         )
+        from agent.registry.own.identity import known_host_id  # noqa: PLC0415 - the same
 
         if wish.cidr is not None:
             facts = host_facts(context.settings, registry.endpoints)
             view = registry.snapshot()
             bounds = replace(registry.bounds, needed=(), in_force=())
             refuse_outside(wish.cidr, bounds)
-            here = direct.own_host_id()
+            here = known_host_id(context.settings)
             own = tuple(each.subnet for each in view.leases if each.host_id == here)
             refuse_overlap(context.settings, facts, wish.cidr, own if here else ())
             refuse_outside(wish.cidr, replace(bounds, needed=facts.needed), view)
