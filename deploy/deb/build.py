@@ -144,15 +144,11 @@ def _settle(root: Path, epoch: int) -> None:
             os.utime(path, (epoch, epoch))
 
 
+_PROGRAMS = ("usr/bin/", "usr/sbin/", "usr/share/hostmesh/", "DEBIAN/")
+
+
 def _is_program(path: Path, root: Path) -> bool:
-    return (
-        path.relative_to(root).parts[:2]
-        in {
-            ("usr", "bin"),
-            ("usr", "sbin"),
-        }
-        or path.parent.name == "DEBIAN"
-    )
+    return str(path.relative_to(root)).startswith(_PROGRAMS)
 
 
 def version_of(clone: Path) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import re
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 _UNITS = "usr/lib/systemd/system"
@@ -20,25 +22,24 @@ _FILES = {
     "deploy/deb/log.conf": f"{_UNITS}/hostmesh-agent.service.d/log.conf",
     "README.md": f"{_DOC}/README.md",
 }
-_GENERATED = {
-    "agentctl.1": "usr/share/man/man1/agentctl.1.gz",
-    "hostmesh-agent.8": "usr/share/man/man8/hostmesh-agent.8.gz",
+_COMPLETIONS = {
     "agentctl.bash": "usr/share/bash-completion/completions/agentctl",
     "_agentctl": "usr/share/zsh/vendor-completions/_agentctl",
     "agentctl.fish": "usr/share/fish/vendor_completions.d/agentctl.fish",
 }
-_PROGRAMS = {
-    "usr/bin/agentctl": "agent.ctl.main",
-    "usr/sbin/hostmesh-agent": "agent.main",
-    "usr/sbin/hostmesh-dns": "agent.dns.main",
-}
+KITS = ("ansible", "cloud-init", "etcd", "monitoring")
+"""Folders of deploy/ that operators use as they are; each goes to /usr/share/hostmesh."""
+
+_DAEMONS = ("hostmesh-agent", "hostmesh-dns")
+"""Programs for units; the other ones are for people."""
+
 _PROGRAM = """\
 #!/usr/lib/hostmesh/bin/python3 -I
 import sys
 
-from {module} import main
+from {module} import {function}
 
-sys.exit(main())
+sys.exit({function}())
 """
 
 
@@ -46,8 +47,14 @@ def place(clone: Path, root: Path) -> None:
     """Put every file but the Python tree under ``root``."""
     for source, target in _FILES.items():
         _write(root / target, (clone / source).read_bytes())
-    for target, module in _PROGRAMS.items():
-        _write(root / target, _PROGRAM.format(module=module).encode(), mode=0o755)
+    for name, entry in programs(clone).items():
+        module, _, function = entry.partition(":")
+        text = _PROGRAM.format(module=module, function=function)
+        folder = "usr/sbin" if name in _DAEMONS else "usr/bin"
+        _write(root / folder / name, text.encode(), mode=0o755)
+    for file in kits(clone):
+        target = root / "usr/share/hostmesh" / file.relative_to(clone / "deploy")
+        _write(target, file.read_bytes(), mode=0o755 if file.stat().st_mode & 0o100 else 0o644)
     for unit in units(clone):
         _write(root / _UNITS / unit.name, unit.read_bytes())
     for page in sorted((clone / "docs").glob("*.md")):
@@ -55,11 +62,25 @@ def place(clone: Path, root: Path) -> None:
     _write(root / _DOC / "NEWS.gz", zipped((clone / "CHANGELOG.md").read_bytes()))
 
 
+def programs(clone: Path) -> Mapping[str, str]:
+    """Return each program's name with its module and function, as setuptools reads them."""
+    project = tomllib.loads((clone / "pyproject.toml").read_text())["project"]
+    return dict(project["scripts"])
+
+
+def kits(clone: Path) -> list[Path]:
+    """Return the files of the kits."""
+    found = (path for kit in KITS for path in (clone / "deploy" / kit).rglob("*"))
+    return sorted(path for path in found if path.is_file())
+
+
 def place_generated(pages: Path, root: Path) -> None:
     """Put the man pages and completions that the agent's own generators made under ``root``."""
-    for name, target in _GENERATED.items():
-        text = (pages / name).read_bytes()
-        _write(root / target, zipped(text) if target.endswith(".gz") else text)
+    for name, target in _COMPLETIONS.items():
+        _write(root / target, (pages / name).read_bytes())
+    for page in sorted(pages.glob("*.[18]")):
+        target = root / f"usr/share/man/man{page.suffix[1:]}" / f"{page.name}.gz"
+        _write(target, zipped(page.read_bytes()))
 
 
 def units(clone: Path) -> list[Path]:

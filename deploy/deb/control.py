@@ -21,7 +21,7 @@ Maintainer: {maintainer}
 Installed-Size: {size_kib}
 Depends: {python}, iptables, libc6 (>= 2.36), libstdc++6, init-system-helpers (>= 1.54~)
 Recommends: docker.io | docker-ce, iproute2, ca-certificates
-Suggests: etcd-client, wireguard-go, wireguard-tools
+Suggests: ansible-core, etcd-client, openssl, wireguard-go, wireguard-tools
 Section: net
 Priority: optional
 Description: one routed container network for plain Docker hosts

@@ -5,6 +5,7 @@ The target has no network, no compiler and no pip: what the package does not bri
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import re
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.deb import build
+from deploy.deb import build, contents
 from tests.deploy.target import CLONE, Target, with_packages
 
 pytestmark = pytest.mark.netns
@@ -49,11 +50,14 @@ def listing(package: Path) -> list[str]:
     return output.stdout.splitlines()
 
 
+@functools.cache
+def archive(package: Path) -> bytes:
+    tar = ["dpkg-deb", "--fsys-tarfile", package]
+    return subprocess.run(tar, capture_output=True, check=True).stdout
+
+
 def content(package: Path, name: str) -> str:
-    archive = subprocess.run(
-        ["dpkg-deb", "--fsys-tarfile", package], capture_output=True, check=True
-    ).stdout
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+    with tarfile.open(fileobj=io.BytesIO(archive(package))) as tar:
         file = tar.extractfile(f"./{name}")
         assert file is not None
         return file.read().decode()
@@ -62,7 +66,10 @@ def content(package: Path, name: str) -> str:
 def test_the_package_holds_these_files_and_no_others(package: Path) -> None:
     """Left out: the libraries' modules (requirements.lock), and folders that go in whole."""
     lines = []
-    whole = re.compile(r"site-packages/[^/]+|/doc/hostmesh/[^/]+[.]md$|/systemd/system/|/$")
+    whole = re.compile(
+        r"site-packages/[^/]+|/doc/hostmesh/[^/]+[.]md$|/systemd/system/|/$"
+        rf"|/share/hostmesh/({'|'.join(contents.KITS)})/"
+    )
     for line in listing(package):
         mode, owner, _, _, _, name = line.split(None, 5)
         assert owner == "root/root"
@@ -84,6 +91,22 @@ def test_every_unit_and_page_is_inside_and_units_name_programs_that_are(package:
         assert all({f"/usr/bin/{each}", f"/usr/sbin/{each}"} & names for each in programs)
     for page in (CLONE / "docs").glob("*.md"):
         assert f"/usr/share/doc/hostmesh/{page.name}" in names
+
+
+def test_every_kit_is_inside_as_it_is_in_the_clone(package: Path) -> None:
+    """With the modes that git has: hosts.sh is run where it lies."""
+    files = [line.split(None, 5) for line in listing(package) if not line.startswith("d")]
+    modes = {name.removeprefix("./"): mode for mode, *_, name in files}
+    named = ["ls-files", *(f"deploy/{kit}" for kit in contents.KITS)]
+    listed = subprocess.run(
+        ["git", "-C", CLONE, *named], capture_output=True, text=True, check=True
+    )
+    assert len(listed.stdout.splitlines()) >= 11
+    for name in listed.stdout.splitlines():
+        place = f"usr/share/hostmesh/{name.removeprefix('deploy/')}"
+        runs = os.access(CLONE / name, os.X_OK)
+        assert modes[place] == ("-rwxr-xr-x" if runs else "-rw-r--r--"), name
+        assert content(package, place) == (CLONE / name).read_text(), name
 
 
 def test_no_tool_to_build_or_install_with_is_inside(package: Path) -> None:
