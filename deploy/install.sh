@@ -26,7 +26,7 @@ enabled="hostmesh-agent.service hostmesh-docker-gate.service $sockets"
 units="$enabled hostmesh-wireguard.service hostmesh-dns@.service"
 log_settings=$unit_folder/hostmesh-agent.service.d/log.conf
 generated="$share/man/man1/agentctl.1 $share/man/man8/hostmesh-agent.8
-    $share/bash-completion/completions/agentctl $share/zsh/site-functions/_agentctl
+    $share/man/man8/hostmesh-dns.8 $share/bash-completion/completions/agentctl $share/zsh/site-functions/_agentctl
     $share/fish/vendor_completions.d/agentctl.fish"
 made_folder=/var/lib/hostmesh/made-etc-docker
 left_by_removal=/var/lib/hostmesh/left-by-removal
@@ -172,7 +172,7 @@ put_files() {
     put "$work/made/_agentctl" $share/zsh/site-functions/_agentctl
     put "$work/made/agentctl.fish" $share/fish/vendor_completions.d/agentctl.fish
     put "$work/made/agentctl.1" $share/man/man1/agentctl.1
-    put "$work/made/hostmesh-agent.8" $share/man/man8/hostmesh-agent.8
+    for page in hostmesh-agent.8 hostmesh-dns.8; do put "$work/made/$page" $share/man/man8/$page; done
     # One that is there stays: the operator may have another routes.protocol.
     [ -e $protocol_name ] || put deploy/iproute2.conf $protocol_name
     [ -e $networkd ] || put deploy/deb/networkd.conf $networkd

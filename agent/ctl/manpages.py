@@ -1,20 +1,23 @@
 """Man pages, made of what --help prints: ``python -m agent.ctl.manpages FOLDER``.
 
-Writes ``agentctl.1`` and ``hostmesh-agent.8``. Packages run it when they are built.
+Writes ``agentctl.1`` and one page for each of :data:`PROGRAMS`. Packages run it when they are
+built.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from agent import __version__, errors
 from agent.ctl.parser import build_parser
 from agent.ctl.verbtable import VERBS, Verb
 
-__all__ = ["agent_page", "agentctl_page", "main"]
+__all__ = ["PROGRAMS", "Program", "agentctl_page", "main", "program_page"]
 
 _FILES = (
     ("/etc/hostmesh/agent.toml", "Settings; every key is in docs/settings.md."),
@@ -26,9 +29,49 @@ asks the hostmesh-agent of this host over its control socket. Where no agent ans
 what it can from etcd, the kernel and the agent's files, and says so on standard error.
 Colours are used on a terminal only and never when NO_COLOR is set. Names that come from other \
 hosts are shown with everything escaped that a terminal might obey."""
-_AGENT = """\
-leases a subnet from etcd, gives it to Docker, and keeps routes and firewall as the leases of \
-all hosts say they should be. When it stops the data path stays as it is."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program with a page that is made of its parser.
+
+    Attributes:
+        name: As it is typed.
+        section: Of the manual.
+        module: Has a function ``parser``; imported only when the page is made.
+        summary: For the line NAME.
+        about: Continues the sentence that the name begins.
+        see: The page to see first, in roff.
+    """
+
+    name: str
+    section: str
+    module: str
+    summary: str
+    about: str
+    see: str
+
+
+PROGRAMS = (
+    Program(
+        "hostmesh-agent",
+        "8",
+        "agent.main",
+        "Route containers between plain Docker hosts.",
+        "leases a subnet from etcd, gives it to Docker, and keeps routes and firewall as the leases"
+        " of all hosts say they should be. When it stops the data path stays as it is.",
+        "agentctl (1)",
+    ),
+    Program(
+        "hostmesh-dns",
+        "8",
+        "agent.dns.main",
+        "Answer names of the mesh for this host's containers.",
+        "answers from a snapshot that the agent writes, and forwards all other names to the host's"
+        " own name servers. systemd starts it; each host has two.",
+        "hostmesh\\-agent (8)",
+    ),
+)
 
 
 def agentctl_page() -> str:
@@ -42,14 +85,12 @@ def agentctl_page() -> str:
     return "\n".join([*lines, *_tail("hostmesh\\-agent (8)")]) + "\n"
 
 
-def agent_page() -> str:
-    """Return hostmesh-agent(8) as roff."""
-    from agent.main import parser  # noqa: PLC0415 - the agent's own command line
-
-    summary = "Route containers between plain Docker hosts."
-    lines = _head("hostmesh-agent", "8", summary, "[OPTION]...")
-    lines += [*_paragraphs(_AGENT), ".SH OPTIONS", *_options(parser())]
-    return "\n".join([*lines, *_tail("agentctl (1)")]) + "\n"
+def program_page(program: Program) -> str:
+    """Return the program's page as roff."""
+    parser = importlib.import_module(program.module).parser()
+    lines = _head(program.name, program.section, program.summary, "[OPTION]...")
+    lines += [*_paragraphs(program.about), ".SH OPTIONS", *_options(parser)]
+    return "\n".join([*lines, *_tail(program.see)]) + "\n"
 
 
 def _head(name: str, section: str, summary: str, synopsis: str) -> list[str]:
@@ -137,7 +178,9 @@ def main(argv: list[str]) -> int:
     folder = Path(argv[0])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "agentctl.1").write_text(agentctl_page(), encoding="utf-8")
-    (folder / "hostmesh-agent.8").write_text(agent_page(), encoding="utf-8")
+    for each in PROGRAMS:
+        page = folder / f"{each.name}.{each.section}"
+        page.write_text(program_page(each), encoding="utf-8")
     return 0
 
 

@@ -133,7 +133,10 @@ def test_the_pages_have_every_verb_option_and_exit_status(tmp_path: Path) -> Non
     agent = (tmp_path / "hostmesh-agent.8").read_text().replace("\\-", "-")
     assert "--dry-run" in agent
     known = {"TH", "SH", "SS", "TP", "PP", "B", "I", "BR"}
-    for line in [*page.splitlines(), *agent.splitlines()]:
+    made = {each.name: each.read_text() for each in tmp_path.iterdir()}
+    assert set(made) == {"agentctl.1", "hostmesh-agent.8", "hostmesh-dns.8"}
+    assert "--resolv\\-conf" in made["hostmesh-dns.8"].replace("\\-\\-", "--")
+    for line in "\n".join(made.values()).splitlines():
         assert not line.startswith(".") or line[1:].split(" ")[0] in known
 
 
