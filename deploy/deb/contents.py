@@ -53,8 +53,8 @@ def place(clone: Path, root: Path) -> None:
         folder = "usr/sbin" if name in _DAEMONS else "usr/bin"
         _write(root / folder / name, text.encode(), mode=0o755)
     for file in kits(clone):
-        target = root / "usr/share/hostmesh" / file.relative_to(clone / "deploy")
-        _write(target, file.read_bytes(), mode=0o755 if file.stat().st_mode & 0o100 else 0o644)
+        place = root / "usr/share/hostmesh" / file.relative_to(clone / "deploy")
+        _write(place, file.read_bytes(), mode=0o755 if file.stat().st_mode & 0o100 else 0o644)
     for unit in units(clone):
         _write(root / _UNITS / unit.name, unit.read_bytes())
     for page in sorted((clone / "docs").glob("*.md")):
@@ -79,8 +79,8 @@ def place_generated(pages: Path, root: Path) -> None:
     for name, target in _COMPLETIONS.items():
         _write(root / target, (pages / name).read_bytes())
     for page in sorted(pages.glob("*.[18]")):
-        target = root / f"usr/share/man/man{page.suffix[1:]}" / f"{page.name}.gz"
-        _write(target, zipped(page.read_bytes()))
+        place = root / f"usr/share/man/man{page.suffix[1:]}" / f"{page.name}.gz"
+        _write(place, zipped(page.read_bytes()))
 
 
 def units(clone: Path) -> list[Path]:

@@ -52,8 +52,8 @@ def listing(package: Path) -> list[str]:
 
 @functools.cache
 def archive(package: Path) -> bytes:
-    tar = ["dpkg-deb", "--fsys-tarfile", package]
-    return subprocess.run(tar, capture_output=True, check=True).stdout
+    command = ["dpkg-deb", "--fsys-tarfile", str(package)]
+    return subprocess.run(command, capture_output=True, check=True).stdout
 
 
 def content(package: Path, name: str) -> str:
