@@ -233,6 +233,7 @@ class HostAgent:
             past=copied_lease(self._host_id, copy),
             on_job=inbox.poster(events.JobEnded),
             host_name=host_name(settings),
+            active=lambda: [each.condition for each in self._conditions.all()],
         )
         self._loop = Loop(
             inbox=inbox,

@@ -20,6 +20,7 @@ __all__ = [
     "Access",
     "Heartbeat",
     "HostId",
+    "HostSummary",
     "Lease",
     "MeshConfig",
     "OwnerRecords",
@@ -237,6 +238,19 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HostSummary:
+    """The part of a heartbeat that is only shown to people. No decision depends on it.
+
+    Attributes:
+        conditions: Names of the host's conditions, the most severe first.
+        containers: How many containers run there; None: its Docker does not say.
+    """
+
+    conditions: tuple[str, ...] = ()
+    containers: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
     """The short-lived key that says a host's agent is alive.
 
@@ -257,6 +271,7 @@ class Heartbeat:
     container: Address | None = None
     needed: tuple[Needed, ...] = ()
     level: int = LEVEL_OF_0_1
+    summary: HostSummary = HostSummary()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from agent.daemon.api.hosts import Hosts
 from agent.daemon.state.freshness import CURRENT, Freshness
 from agent.mesh.ways import OwnDevice, Way
 from agent.model import HostId, Lease, View
@@ -47,7 +48,7 @@ def leases_document(
         ways: How this host sends to each subnet.
         device: This host's own.
     """
-    config = view.config
+    config, hosts = view.config, Hosts(view, freshness)
     return {
         "version": 1,
         **freshness.document(now_s),
@@ -56,10 +57,13 @@ def leases_document(
         "leases": [
             {
                 **_lease(lease, view, own, now_s, last_heartbeat_s, left_s, freshness),
+                **hosts.fields(lease.host_id),
                 **_way(lease, own, ways.get(lease.subnet), device),
             }
             for lease in view.leases
         ],
+        "without_lease": hosts.without_lease(),
+        "newest_version": hosts.newest,
         "set_aside": [{"key": each.key, "reason": each.reason} for each in view.set_aside],
     }
 

@@ -7,7 +7,7 @@ taking a working host out of the mesh would be worse (promise 3).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from agent.daemon.membership.named_container import NamedContainer
@@ -22,6 +22,7 @@ from agent.model import (
     Condition,
     HostFacts,
     HostId,
+    HostSummary,
     Lease,
     MeshConfig,
     OwnerRecords,
@@ -34,8 +35,19 @@ from agent.registry.own.keeper import Keeper, Registration
 from agent.registry.registry import Registry
 from agent.settings import Settings
 
-__all__ = ["Joiner", "overlap_condition"]
+__all__ = ["Joiner", "overlap_condition", "summary_of"]
 
+_MOST_NAMES = 8
+_SHARED = frozenset(
+    {
+        "level-held-back",
+        "mesh-backend-changing",
+        "mesh-config-gone",
+        "mesh-moving",
+        "record-set-aside",
+        "slice-set-aside",
+    }
+)
 _KEEPS_HERE = frozenset({"cidr-overlaps-host", "cidr-holds-needed-address"})
 
 
@@ -49,6 +61,7 @@ class Joiner:
         past: The lease of this host's own copy, None when it has none.
         host_name: As peers and operators should see it.
         on_job: Called when a job on another thread has ended: the next step says how.
+        active: Return the conditions that hold, the most severe first.
     """
 
     def __init__(
@@ -62,6 +75,7 @@ class Joiner:
         past: Lease | None,
         host_name: str,
         on_job: Callable[[], None],
+        active: Callable[[], Iterable[Condition]] = tuple,
     ) -> None:
         self._cell = cell
         self._keeper = keeper
@@ -73,6 +87,7 @@ class Joiner:
         self._release_job = RetryingJob("lease-not-given-back", on_job)
         self._past = past
         self._host_name = host_name
+        self._active = active
         self._graced = False
         self._registered: Registration | None = None
         self._container = NamedContainer()
@@ -229,6 +244,7 @@ class Joiner:
             needed=mesh.host.needed if mesh.host else (),
             owners=mesh.config.owner_records if mesh.config else OwnerRecords.UNUSED,
             container=self._container.choose(mesh, self._settings.firewall.access),
+            summary=summary_of(mesh, self._active()),
         )
         if registration != self._registered:
             self._registered = registration
@@ -278,6 +294,19 @@ class Joiner:
         """Forget the past lease: the host leaves, and others may claim its subnet."""
         self._registered = None
         self._past = None
+
+
+def summary_of(mesh: MeshState, conditions: Iterable[Condition]) -> HostSummary:
+    """Return the part of the heartbeat that is for people.
+
+    Conditions about a peer or the whole mesh are left out: every host has them at the same time.
+    """
+    names = (c.name for c in conditions if not c.name.startswith("peer-") and c.name not in _SHARED)
+    docker = mesh.docker
+    return HostSummary(
+        conditions=tuple(dict.fromkeys(names))[:_MOST_NAMES],
+        containers=len(docker.running) if docker.reachable else None,
+    )
 
 
 def _in_the_way(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from agent.errors import EtcdError
-from agent.model import DockerState, HostId, Lease, Needed, OwnerRecords, Published
+from agent.model import DockerState, HostId, HostSummary, Lease, Needed, OwnerRecords, Published
 from agent.model.family import Address, Network
 from agent.registry.claiming.identity_conflicts import Claimant
 from agent.retry import jittered
@@ -103,6 +103,7 @@ class Registration:
         container: For the heartbeat: a container's address that peers may ping.
         needed: For the heartbeat: what this host must reach beside the mesh.
         owners: What the mesh does with owner records.
+        summary: For the heartbeat: facts that people see on the other hosts.
     """
 
     node_address: Address
@@ -119,6 +120,7 @@ class Registration:
     container: Address | None = None
     needed: tuple[Needed, ...] = ()
     owners: OwnerRecords = OwnerRecords.UNUSED
+    summary: HostSummary = field(default=HostSummary())
 
 
 def differs(lease: Lease, wished: Registration | ClaimRequest) -> bool:

@@ -350,6 +350,7 @@ class Keeper:
             container=registration.container,
             needed=registration.needed,
             level=LEVEL,
+            summary=registration.summary,
         )
 
     # --- lease ----------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
@@ -23,7 +24,9 @@ BEATS_PER_TTL = 3
 class OwnHeartbeat:
     """Keeps one heartbeat in etcd, or the word that another host lives under this identity.
 
-    Used by the keeper's thread only.
+    Used by the keeper's thread only. A change of the summary alone waits for the next beat, and
+    for the TTL after the last write: every host follows every heartbeat, and containers come and
+    go.
 
     Args:
         registry: To write to.
@@ -39,6 +42,7 @@ class OwnHeartbeat:
         self._written = Written(0, 0)
         self._doubted = False
         self._clone_id = 0
+        self._summary_from_s = 0.0
         self.due_s = 0.0
         """When it must be kept alive again, by ``clock``."""
 
@@ -56,22 +60,26 @@ class OwnHeartbeat:
             IdentityInUseError: Another live host has this host's identity.
             EtcdError: It could not be written.
         """
-        if wished == self._said and self._clock() < self.due_s:
+        said, now_s = self._said, self._clock()
+        same = said is not None and replace(wished, summary=said.summary) == said
+        if same and now_s < self.due_s:
             return False
-        if self._said is None:
+        if said is None:
             self._registry.clone_check.refuse(claimant)
-        unchanged = wished == self._said and not self._doubted
+        elif same and now_s < self._summary_from_s:
+            wished = said
+        unchanged = same and not self._doubted
         lease_id = self._written.etcd_lease_id
         # Writing the key does not prolong its etcd lease: a host that writes often would lapse.
-        kept = self._said is not None and self._registry.client.keep_alive(lease_id) > 0
-        alive = unchanged and kept
-        if not alive:
+        kept = said is not None and self._registry.client.keep_alive(lease_id) > 0
+        if not (unchanged and kept and wished == said):
             self._written = self._registry.heartbeat(
                 wished, self._ttl_s, lease_id, cleared=claimant.cleared
             )
+            self._summary_from_s = self._clock() + self._ttl_s
         self._said, self._doubted = wished, False
         self.due_s = self._clock() + jittered(self._ttl_s / BEATS_PER_TTL, shorter=0.1, longer=0.0)
-        return unchanged and not alive
+        return unchanged and not kept
 
     def doubt(self) -> None:
         """Write it again at once: that its etcd lease lives does not say that its key is there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
@@ -13,6 +14,7 @@ from agent.model import (
     DockerState,
     Heartbeat,
     HostId,
+    HostSummary,
     Need,
     Needed,
 )
@@ -23,6 +25,12 @@ from agent.registry.records.record_kind import RecordKind, Writer, dump
 __all__ = ["CLONES", "HEARTBEATS", "encode_heartbeat"]
 
 _NEEDS: Final = "Needs"
+_CONDITIONS: Final = "Conditions"
+_MOST_CONDITIONS: Final = 8
+_CONDITION: Final = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
+_LONGEST_CONDITION: Final = 40
+_CONTAINERS: Final = "Containers"
+_MOST_CONTAINERS: Final = 1_000_000
 _MOST_NEEDS: Final = 16
 _NEED_NAMES: Final[Mapping[str, Need]] = MappingProxyType(
     {"Etcd": Need.ETCD, "Gateway": Need.GATEWAY, "Resolver": Need.RESOLVER}
@@ -46,6 +54,9 @@ def _decode(host_id: HostId, record: Record) -> Heartbeat:
         container=_container(fields, subnet),
         needed=_decode_needs(fields),
         level=_level(fields),
+        summary=HostSummary(
+            conditions=_decode_conditions(fields), containers=_decode_containers(fields)
+        ),
     )
 
 
@@ -79,6 +90,24 @@ def _level(fields: Fields) -> int:
         return LEVEL_OF_0_1
 
 
+def _decode_conditions(fields: Fields) -> tuple[str, ...]:
+    """Read names of conditions; a list that is none costs the names and not the heartbeat."""
+    try:
+        names = fields.texts(_CONDITIONS, _MOST_CONDITIONS, longest=_LONGEST_CONDITION)
+    except ValueError:
+        return ()
+    return names if all(map(_CONDITION.fullmatch, names)) else ()
+
+
+def _decode_containers(fields: Fields) -> int | None:
+    """Read how many containers run there; a number that is none costs nothing else."""
+    try:
+        found = fields.has(_CONTAINERS)
+        return fields.integer(_CONTAINERS, 0, _MOST_CONTAINERS) if found else None
+    except ValueError:
+        return None
+
+
 def encode_heartbeat(heartbeat: Heartbeat) -> bytes:
     """Write a heartbeat."""
     return dump(
@@ -93,6 +122,8 @@ def encode_heartbeat(heartbeat: Heartbeat) -> bytes:
             "Container": str(heartbeat.container) if heartbeat.container else None,
             _NEEDS: _encode_needs(heartbeat.needed),
             "Level": heartbeat.level,
+            _CONDITIONS: list(heartbeat.summary.conditions[:_MOST_CONDITIONS]) or None,
+            _CONTAINERS: heartbeat.summary.containers,
         }
     )
 

@@ -12,7 +12,9 @@ import pytest
 
 from agent.errors import MeshConfigError
 from agent.etcd import kv
-from agent.model import LEVEL, DockerState, Lease
+from agent.model import LEVEL, DockerState, Heartbeat, HostSummary, Lease
+from agent.registry.claiming.identity_conflicts import Claimant
+from agent.registry.own.own_heartbeat import OwnHeartbeat
 from agent.registry.records import CONFIG, LEASES
 from agent.registry.registry import ClaimRequest, Registry
 from tests.etcd.support.etcdlab import Etcd, Heard, config, host, registry, request
@@ -48,6 +50,42 @@ def test_lease_heartbeat_and_memory_are_kept(mesh: Registry) -> None:
     assert mesh.snapshot().leases
     eventually(lambda: not mesh.snapshot().heartbeats, timeout_s=10)
     assert mesh.snapshot().leases  # promise 3: a stopped agent gives nothing back
+
+
+def test_promise_10_a_summary_waits_for_a_beat_and_for_the_ttl_after_the_last_write(
+    mesh: Registry,
+) -> None:
+    """Every host follows every heartbeat: containers that come and go must not cost that."""
+    now_s = 100.0
+    beat = OwnHeartbeat(mesh, 30, lambda: now_s)
+    me = Claimant(host(1), "1" * 32, REGISTRATION.node_address)
+
+    def keep_and_read(containers: int, docker: DockerState = DockerState.READY) -> int | None:
+        beat.keep(
+            Heartbeat(
+                host_id=host(1),
+                host_name="host1",
+                node_address=REGISTRATION.node_address,
+                subnet=None,
+                docker=docker,
+                agent_version="0.1.1",
+                boot_id="1" * 32,
+                started_s=1.0,
+                summary=HostSummary(containers=containers),
+            ),
+            me,
+        )
+        return mesh.snapshot().heartbeats[host(1)].summary.containers
+
+    assert keep_and_read(0) == 0
+    assert keep_and_read(1) == 0  # no beat is due
+    now_s = beat.due_s
+    assert keep_and_read(1) == 0  # written less than a TTL ago
+    now_s = 131.0
+    assert keep_and_read(2) == 2
+    assert keep_and_read(3, DockerState.PENDING) == 3  # written at once: others act on it
+    now_s = beat.due_s
+    assert keep_and_read(4, DockerState.PENDING) == 3
 
 
 def test_promise_2_a_new_node_address_keeps_the_subnet(mesh: Registry) -> None:

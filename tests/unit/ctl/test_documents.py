@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
+from agent.daemon.api.hosts import newest_version
 from agent.daemon.api.leases import leases_document
 from agent.daemon.state.freshness import Freshness
 from agent.mesh.ways import OwnDevice, Way
-from agent.model import BackendData, DockerState, Heartbeat, HostId, Lease, SetAside, View
+from agent.model import (
+    BackendData,
+    DockerState,
+    Heartbeat,
+    HostId,
+    HostSummary,
+    Lease,
+    SetAside,
+    View,
+)
 from agent.model.family import Network
 
 pytestmark = pytest.mark.unit
@@ -89,6 +100,10 @@ def test_leases_in_order_of_subnet_with_the_own_marked() -> None:
         "container": None,
         "own": True,
         "moving": False,
+        "agent_version": "1",
+        "outdated": None,
+        "containers": None,
+        "conditions": [],
         "link": None,
         "device": None,
         "direct": None,
@@ -152,3 +167,55 @@ def test_a_clock_that_is_off_says_nothing_of_a_lease_that_is_renewed() -> None:
 
 def test_an_unknown_own_host_marks_no_row_not_even_flannels() -> None:
     assert not any(each["own"] for each in leases_document(VIEW, None, NOW_S)["leases"])
+
+
+SUMMARY = HostSummary(conditions=("docker-swarm",), containers=3)
+THREE = HostId("3" * 32)
+MIXED = replace(
+    VIEW,
+    heartbeats={
+        ONE: replace(heartbeat(ONE), agent_version="0.9.1", summary=SUMMARY),
+        TWO: replace(heartbeat(TWO), agent_version="0.10.0"),
+        THREE: replace(heartbeat(THREE), host_name="new", agent_version="?"),
+    },
+)
+
+
+def test_each_host_shows_what_its_heartbeat_says_and_an_older_version_is_marked() -> None:
+    document = leases_document(MIXED, ONE, NOW_S)
+    keys = ("agent_version", "outdated", "containers", "conditions")
+    assert [tuple(each[key] for key in keys) for each in document["leases"]] == [
+        ("0.9.1", True, 3, ["docker-swarm"]),
+        (None, None, None, None),  # a flannel host
+        ("0.10.0", False, None, []),
+    ]
+    assert document["newest_version"] == "0.10.0"
+
+
+def test_a_host_with_a_heartbeat_and_no_lease_is_listed() -> None:
+    (waiting,) = leases_document(MIXED, ONE, NOW_S)["without_lease"]
+    assert (waiting["host_id"], waiting["host_name"]) == (THREE, "new")
+    assert (waiting["agent_version"], waiting["outdated"]) == ("?", None)
+
+
+def test_promise_9_while_etcd_is_away_conditions_and_containers_are_unknown() -> None:
+    stale = Freshness(stale=True, as_of_s=NOW_S - 53)
+    one = leases_document(MIXED, ONE, NOW_S, freshness=stale)["leases"][0]
+    assert (one["agent_version"], one["containers"], one["conditions"]) == ("0.9.1", None, None)
+
+
+@pytest.mark.parametrize(
+    ("versions", "newest"),
+    [
+        ([], None),
+        (["", "x", "1"], None),
+        (["0.1.1", "0.2.0", "0.1.10"], "0.2.0"),
+        (["0.9", "0.10"], "0.10"),
+        (["0.2.0rc1", "0.1.9"], "0.2.0rc1"),
+        (["9" * 64, "9999999.1", "0.1.0"], "0.1.0"),
+    ],
+)
+def test_the_newest_version_has_the_highest_numbers(
+    versions: list[str], newest: str | None
+) -> None:
+    assert newest_version(versions) == newest

@@ -18,6 +18,7 @@ from agent.model import (
     DockerState,
     Heartbeat,
     HostId,
+    HostSummary,
     Lease,
     MeshConfig,
     Unusable,
@@ -513,6 +514,72 @@ def test_a_heartbeat_comes_back_as_it_was_written() -> None:
     assert HEARTBEATS.read(_HOST, _record(encode_heartbeat(beat))) == beat
     assert HEARTBEATS.read(_HOST, _record("{}")).docker is DockerState.ABSENT
     assert HEARTBEATS.read(_HOST, _record('{"Docker":"new"}')).docker is DockerState.PENDING
+
+
+_BEAT = Heartbeat(
+    host_id=_HOST,
+    host_name="host1",
+    node_address=IPv4Address("192.0.2.1"),
+    subnet=IPv4Network("10.64.0.0/16"),
+    docker=DockerState.READY,
+    agent_version="0.1.1",
+    boot_id="b",
+    started_s=1.5,
+    level=4,
+)
+_GOLDEN_BEAT = (
+    b'{"HostName":"host1","NodeAddress":"192.0.2.1","Subnet":"10.64.0.0/16","Docker":"ready",'
+    b'"AgentVersion":"0.1.1","BootID":"b","Started":1.5,"Container":null,"Needs":null,"Level":4'
+)
+_SUMMARY = HostSummary(conditions=("docker-swarm", "rp-filter-strict"), containers=0)
+
+
+@pytest.mark.parametrize(
+    ("summary", "added"),
+    [
+        (HostSummary(), b',"Conditions":null,"Containers":null}'),
+        (_SUMMARY, b',"Conditions":["docker-swarm","rp-filter-strict"],"Containers":0}'),
+    ],
+)
+def test_promise_12_a_summary_only_adds_fields_to_a_heartbeat(
+    summary: HostSummary, added: bytes
+) -> None:
+    """An agent of 0.1.1 reads the fields before them, and passes over these."""
+    beat = replace(_BEAT, summary=summary)
+    assert encode_heartbeat(beat) == _GOLDEN_BEAT + added
+    assert HEARTBEATS.read(_HOST, _record(_GOLDEN_BEAT + added)) == beat
+    assert HEARTBEATS.read(_HOST, _record(_GOLDEN_BEAT + b"}")) == _BEAT  # of an older agent
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        '"docker-swarm"',
+        "{}",
+        "[7]",
+        '[["a"]]',
+        '[""]',
+        '["Docker"]',
+        '["a b"]',
+        '["a--b"]',
+        '["-a"]',
+        '["<script>"]',
+        r'["a\u001b[2J"]',
+        json.dumps(["a" * 41]),
+        json.dumps(["a"] * 9),
+    ],
+)
+def test_promise_8_a_list_that_has_no_names_of_conditions_costs_nothing_else(
+    conditions: str,
+) -> None:
+    found = HEARTBEATS.read(_HOST, _record(f'{{"Docker":"ready","Conditions":{conditions}}}'))
+    assert (found.summary.conditions, found.docker) == ((), DockerState.READY)
+
+
+@pytest.mark.parametrize("count", ["-1", "1000001", "1e9", "1.5", '"3"', "true", "[]"])
+def test_promise_8_a_count_of_containers_that_is_none_costs_nothing_else(count: str) -> None:
+    found = HEARTBEATS.read(_HOST, _record(f'{{"Docker":"ready","Containers":{count}}}'))
+    assert (found.summary.containers, found.docker) == (None, DockerState.READY)
 
 
 @pytest.mark.parametrize("container", ['"10.65.0.2"', '"8.8.8.8"', '"x"', "7", "[]", "null"])

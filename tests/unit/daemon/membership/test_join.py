@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
 import pytest
 
-from agent.daemon.membership.join import Joiner, overlap_condition
+from agent.daemon.membership.join import Joiner, overlap_condition, summary_of
 from agent.daemon.state.agent_state import AgentState, StateCell
 from agent.daemon.state.mesh_state import MeshState
 from agent.etcd.client import EtcdClient
 from agent.model import (
+    Condition,
     DockerFacts,
     DockerNetwork,
     DockerState,
     HostFacts,
     HostId,
+    HostSummary,
     Lease,
     Link,
     MeshConfig,
@@ -79,7 +82,9 @@ class Reported(Keeper):
         return self._registration
 
 
-def joiner(past: IPv4Network | None = None) -> tuple[Joiner, Reported]:
+def joiner(
+    past: IPv4Network | None = None, active: Callable[[], Iterable[Condition]] = tuple
+) -> tuple[Joiner, Reported]:
     client = EtcdClient(EtcdSettings(endpoints=("http://192.0.2.9:2379",)))
     registry = Registry(client, "/hostmesh")
     settings = load_settings(Path("/nonexistent/agent.toml"))
@@ -100,6 +105,7 @@ def joiner(past: IPv4Network | None = None) -> tuple[Joiner, Reported]:
         past=None if past is None else replace(lease(0), subnet=past),
         host_name="one",
         on_job=lambda: None,
+        active=active,
     )
     return made, keeper
 
@@ -145,3 +151,30 @@ def test_a_members_own_subnet_is_no_overlap() -> None:
     assert made.step(replace(mesh(link("br-app", 5, "10.70.128.1/24")), own=lease)) == ()
     assert keeper.registration is not None
     assert keeper.registration.wanted_subnet == PAST
+
+
+def condition(name: str) -> Condition:
+    return Condition(name=name, cause="c", hint="h")
+
+
+def test_a_heartbeat_names_conditions_of_this_host_only() -> None:
+    """Else one dead peer would make every host of the mesh write a heartbeat at once."""
+    shown = ("docker-swarm", "peer-dead", "mesh-moving", "docker-swarm", "route-fight")
+    found = summary_of(mesh(), map(condition, shown))
+    assert found == HostSummary(conditions=("docker-swarm", "route-fight"), containers=0)
+
+
+def test_a_heartbeat_names_eight_conditions_at_most_and_counts_only_what_docker_says() -> None:
+    silent = replace(mesh(), docker=DockerFacts(reachable=False))
+    found = summary_of(silent, [condition(f"c{number}") for number in range(20)])
+    assert found.conditions == tuple(f"c{number}" for number in range(8))
+    assert found.containers is None
+    running = replace(mesh(), docker=DockerFacts(reachable=True, running=("a", "b")))
+    assert summary_of(running, ()).containers == 2
+
+
+def test_the_keeper_gets_what_the_heartbeat_shows() -> None:
+    made, keeper = joiner(active=lambda: [condition("docker-swarm")])
+    made.step(mesh(docker=()))
+    assert keeper.registration is not None
+    assert keeper.registration.summary.conditions == ("docker-swarm",)
