@@ -1,0 +1,110 @@
+"""Rows of the table of verbs: a verb, its arguments, and values that several rows share."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from agent.settings.text import shown
+
+if TYPE_CHECKING:
+    from agent.ctl.context import Context
+
+__all__ = [
+    "CONTAINER",
+    "DRY_RUN",
+    "HOST",
+    "LOOK_S",
+    "RESTART_S",
+    "WATCH",
+    "Argument",
+    "Verb",
+    "seconds",
+]
+
+RESTART_S = 180.0  # Docker may restart, fail, and be restarted with the previous settings
+LOOK_S = 60.0
+_MAX_TIMEOUT_S = 86_400.0
+
+
+def seconds(text: str) -> float:
+    """Return the seconds of ``60``, ``60s`` or ``2m``. Raises ArgumentTypeError."""
+    number, unit_s = text, 1.0
+    for suffix, factor in (("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)):
+        if text.endswith(suffix):
+            number, unit_s = text.removesuffix(suffix), factor
+            break
+    try:
+        value = float(number) * unit_s
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= _MAX_TIMEOUT_S:
+        raise argparse.ArgumentTypeError(f"must be a time such as 30s, not {shown(text)}")
+    return value
+
+
+class Argument(NamedTuple):
+    """One argument of a verb. No dataclass: importing those takes longer than parsing.
+
+    Attributes:
+        name: "--follow" for an option; "PEER" for a positional argument, "[FILE]" for one that
+            may be left out.
+        help: One line.
+        form: "" is a flag, "a|b" a choice; else what an option takes, such as "TIME". "HOST…" may
+            be repeated, and its value is a list or None.
+    """
+
+    name: str
+    help: str
+    form: str = ""
+
+    @property
+    def field(self) -> str:
+        """Name of the value in the parsed command line."""
+        return self.name.strip("-[]").replace("-", "_").lower()
+
+
+class Verb(NamedTuple):
+    """One verb.
+
+    Attributes:
+        name: Such as "leases" or "config init".
+        summary: One line of help.
+        code: Module in agent.ctl.verbs, and ":" and the function in it unless that is ``run``.
+        arguments: The verb's own.
+        timeout_s: How long to wait without --timeout.
+        hidden: For programs (completion), not for --help.
+        reads_settings: Reports every mistake in agent.toml, even while the agent answers.
+    """
+
+    name: str
+    summary: str
+    code: str
+    arguments: tuple[Argument, ...] = ()
+    timeout_s: float = 15.0
+    hidden: bool = False
+    reads_settings: bool = False
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The name's parts."""
+        return tuple(self.name.split(" "))
+
+    def load(self) -> Callable[[Context], int]:
+        """Import the function that runs the verb and returns the exit status."""
+        module, _, function = self.code.partition(":")
+        found: Callable[[Context], int] = getattr(
+            importlib.import_module(f"agent.ctl.verbs.{module}"), function or "run"
+        )
+        return found
+
+
+WATCH = Argument(
+    "--watch", "refresh until Ctrl-C or --timeout; off a terminal, print one line per change"
+)
+DRY_RUN = Argument("--dry-run", "check and report, write nothing")
+HOST = "the host's name, address, subnet or id"
+CONTAINER = "a container (NAME, NAME.NETWORK, NAME@HOST, or the start of its id), or an address"
