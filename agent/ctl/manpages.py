@@ -15,7 +15,7 @@ from pathlib import Path
 
 from agent import __version__, errors
 from agent.ctl.parser import build_parser
-from agent.ctl.verbtable import VERBS, Verb
+from agent.ctl.verbtable import SECTIONS, Verb
 
 __all__ = ["PROGRAMS", "Program", "agentctl_page", "main", "program_page"]
 
@@ -80,8 +80,10 @@ def agentctl_page() -> str:
     lines = _head("agentctl", "1", parser.description or "", "VERB [ARGUMENT]... [OPTION]...")
     lines += [*_paragraphs(_AGENTCTL), ".SH OPTIONS"]
     lines += ["Every verb takes these, before or after it.", *_options(parser), ".SH VERBS"]
-    for verb in VERBS:
-        lines += [] if verb.hidden else _verb(verb)
+    for title, verbs in SECTIONS:
+        lines += [".PP", f"\\fB{_roff(title)}\\fP"]
+        for verb in verbs:
+            lines += [] if verb.hidden else _verb(verb)
     return "\n".join([*lines, *_tail("hostmesh\\-agent (8)")]) + "\n"
 
 
@@ -126,22 +128,20 @@ def _tail(other: str) -> Iterator[str]:
 def _verb(verb: Verb) -> Iterator[str]:
     words, items = [_roff(verb.name)], list[str]()
     for each in verb.arguments:
-        form = each.form
-        if not each.name.startswith("-"):
-            form = form or each.name.strip("[]")
-            value = f"\\fI{_roff(form)}\\fP"
-            words.append(f"[{value}]" if each.name.startswith("[") else value)
-        flags = (each.name,) if each.name.startswith("-") else ()
-        items += _item(_term(flags, form), _sentence(each.help))
+        if each.place:
+            words.append(_roff(each.place).replace(each.value, f"\\fI{_roff(each.value)}\\fP"))
+        flags = () if each.place else (each.name,)
+        items += _item(_term(flags, each.value), _sentence(each.help))
     yield f'.SS "{" ".join(words)}"'
-    yield _roff(_sentence(verb.summary))
+    yield _roff(" ".join(filter(None, (_sentence(verb.summary), verb.note))))
     yield from items
+    yield from (".PP", "Examples:", ".nf", *(f"    {_roff(each)}" for each in verb.examples), ".fi")
 
 
 def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
     for action in parser._actions:  # noqa: SLF001 - argparse offers no other way
         if action.option_strings:
-            form = "|".join(action.choices or ()) or action.metavar or action.dest.upper()
+            form = action.metavar or action.dest.upper()
             value = "" if action.nargs == 0 else str(form)
             text = (action.help or "").replace("%%", "%")
             yield from _item(_term(action.option_strings, value), _sentence(text))

@@ -1,7 +1,10 @@
 """Every verb of agentctl: its name, help, arguments, and the function that runs it.
 
-A verb's module is imported when it runs. A new verb is a row in the module of its section, and a
-module in agent.ctl.verbs; a new option is an :class:`Argument` of its row.
+To add a verb, write a :class:`Verb` row in the module of its section (SECTIONS) with at least one
+example, and a function in agent.ctl.verbs that returns the exit status. To add an option, write an
+:class:`Argument` in the verb's row. --help, `agentctl help`, man page and completion follow; tests
+ask for an example (tests/house/test_verbs.py) and for a line in docs/exit-status.md. A verb's
+module is imported when it runs.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ SECTIONS = (
     ("This host", THIS_HOST),
     ("agentctl", PROGRAM),
 )
-"""What a person wants to do, as --help groups the verbs."""
+"""Verbs by the task of the person who types them; --help has these groups."""
 
 VERBS: tuple[Verb, ...] = tuple(verb for _, verbs in SECTIONS for verb in verbs)
 

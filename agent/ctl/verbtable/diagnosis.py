@@ -9,7 +9,7 @@ __all__ = ["DIAGNOSIS"]
 DIAGNOSIS = (
     Verb(
         "doctor",
-        "check whether this host can join, and list what joining would do; changes nothing",
+        "check whether this host can join, and what joining would do",
         "diagnose.doctor",
         (
             Argument(
@@ -19,13 +19,22 @@ DIAGNOSIS = (
             ),
         ),
         LOOK_S,
+        note="Without --probe it changes nothing.",
+        examples=("agentctl doctor", "agentctl doctor --probe"),
     ),
-    Verb("diff", "list what the agent would change: 0 nothing, 1 something, 3 unknown", "diff"),
+    Verb(
+        "diff",
+        "list what the agent would change on this host now",
+        "diff",
+        note="The exit status is 0 for nothing, 1 for a difference, 3 if that is not known.",
+        examples=("agentctl diff", "agentctl diff -o json"),
+    ),
     Verb(
         "ping",
         "check the path to another host or a container there",
         "diagnose.ping",
         (Argument("PEER", f"{HOST}, or a container: NAME, NAME.NETWORK or NAME@HOST"),),
+        examples=("agentctl ping host2", "agentctl ping db.shop", "agentctl ping db@host2"),
     ),
     Verb(
         "trace",
@@ -34,22 +43,28 @@ DIAGNOSIS = (
         (
             Argument("SRC", CONTAINER),
             Argument("DST", "the same"),
-            Argument("--tcp", "of a connection to this port, in place of a ping", "PORT"),
+            Argument("--tcp", "trace a connection to this port in place of a ping", "PORT"),
             Argument(
                 "--capture",
                 "send a ping from SRC and show it on every link; if SRC is not on this host, wait"
                 " for packets (root)",
             ),
         ),
+        examples=(
+            "agentctl trace web db",
+            "agentctl trace web db@host2 --tcp 5432",
+            "agentctl trace web 10.65.0.2 --capture",
+        ),
     ),
     Verb(
         "resolve",
-        "ask this host's name servers for a name, and say why they answer so",
+        "ask this host's name servers for a name; explain the answer",
         "resolve",
         (
             Argument("NAME", "such as api.web; a short name gets the mesh's domain"),
             Argument("--from", "ask as this container of this host", "CONTAINER"),
         ),
+        examples=("agentctl resolve api.shop", "agentctl resolve db --from web"),
     ),
     Verb(
         "bugreport",
@@ -62,5 +77,6 @@ DIAGNOSIS = (
             ),
         ),
         LOOK_S,
+        examples=("agentctl bugreport", "agentctl bugreport report.tar.gz"),
     ),
 )

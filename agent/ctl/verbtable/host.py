@@ -19,19 +19,32 @@ THIS_HOST = (
             ),
         ),
         RESTART_S,
+        examples=("agentctl wait --ready --timeout 60s", "agentctl wait --docker-config"),
     ),
-    Verb("join", "join again after a leave", "actions:join"),
+    Verb(
+        "join",
+        "join again after a leave",
+        "actions:join",
+        examples=("agentctl join",),
+    ),
     Verb(
         "leave",
-        "release this host's subnet and stay out until join",
+        "return this host's subnet, undo Hostmesh's changes here",
         "actions:leave",
         (Argument("--force", "even if Docker must restart while containers run"),),
         RESTART_S,
+        note="The host stays out until join. To undo the changes and keep the subnet: cleanup. For"
+        " another host that is gone: remove HOST.",
+        examples=("agentctl leave", "agentctl leave --force"),
     ),
     Verb(
         "cleanup",
-        "remove Hostmesh's routes, rules and Docker settings here; keep the subnet",
+        "undo Hostmesh's changes here, keep the subnet",
         "actions:cleanup",
+        note="Removes routes, firewall rules and Docker settings. Stop the agent first: systemctl"
+        " stop hostmesh-agent. To return the subnet, too: leave. For another host that is gone:"
+        " remove HOST.",
+        examples=("agentctl cleanup",),
     ),
     Verb(
         "docker restart",
@@ -43,6 +56,12 @@ THIS_HOST = (
             Argument("--replace", "replace a bip or pools that you set; leave restores them"),
         ),
         RESTART_S,
+        examples=("agentctl docker restart --now", "agentctl docker restart --now --yes"),
     ),
-    Verb("reload", "make the agent read its settings again", "actions:reload"),
+    Verb(
+        "reload",
+        "make the agent read its settings again",
+        "actions:reload",
+        examples=("agentctl reload",),
+    ),
 )

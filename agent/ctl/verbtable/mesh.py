@@ -39,7 +39,6 @@ BACKEND_OPTIONS = (
 )
 """Options that need --backend."""
 
-
 MESH = (
     Verb(
         "config init",
@@ -53,8 +52,17 @@ MESH = (
             _NAMES._replace(help=f"{_NAMES.help} (on)"),
             Argument("--yes", "create the proposed mesh without asking"),
         ),
+        examples=(
+            "agentctl config init",
+            "agentctl config init --cidr 10.64.0.0/10 --backend wireguard",
+        ),
     ),
-    Verb("config show", "show the mesh's config as it is in etcd", "config.mesh:show"),
+    Verb(
+        "config show",
+        "show the mesh's config as it is in etcd",
+        "config.mesh:show",
+        examples=("agentctl config show", "agentctl config show -o json"),
+    ),
     Verb(
         "config set",
         "change the mesh while it runs",
@@ -66,10 +74,15 @@ MESH = (
             DRY_RUN,
         ),
         RESTART_S,
+        examples=(
+            "agentctl config set --access open --dry-run",
+            "agentctl config set --backend vxlan --backend-options VNI=7",
+            "agentctl config set --cidr 10.32.0.0/12 --move",
+        ),
     ),
     Verb(
         "reserve",
-        "keep a subnet for a host; without arguments list the reservations",
+        "keep a subnet for a host, or list the reservations",
         "reserve",
         (
             Argument("[HOST]", HOST),
@@ -77,12 +90,27 @@ MESH = (
             Argument("--delete", "delete this reservation", "SUBNET"),
             DRY_RUN,
         ),
+        examples=(
+            "agentctl reserve",
+            "agentctl reserve host2 10.70.0.0/16",
+            "agentctl reserve --delete 10.70.0.0/16",
+        ),
     ),
     Verb(
         "remove",
-        "delete another host's subnet and history",
+        "delete another host's subnet and history from etcd",
         "reserve:remove",
         (Argument("HOST", HOST), Argument("--force", "even if it is alive"), DRY_RUN),
+        note="Changes nothing on that host. For this host: leave returns the subnet and undoes"
+        " Hostmesh's changes; cleanup undoes them and keeps the subnet.",
+        examples=("agentctl remove host2 --dry-run", "agentctl remove host2"),
     ),
-    Verb("etcd accept", "accept etcd's data after an alarm", "actions:accept"),
+    Verb(
+        "etcd accept",
+        "accept etcd's data after an alarm",
+        "actions:accept",
+        note="The agent has stopped deleting because etcd looks like another cluster or an old"
+        " backup. Look at etcd first.",
+        examples=("agentctl etcd accept",),
+    ),
 )

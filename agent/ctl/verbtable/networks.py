@@ -7,16 +7,22 @@ from agent.ctl.verbtable.row import DRY_RUN, Argument, Verb
 __all__ = ["NETWORKS"]
 
 NETWORKS = (
-    Verb("network ls", "list the networks that span hosts", "network.show:ls"),
+    Verb(
+        "network ls",
+        "list the networks that span hosts",
+        "network.show:ls",
+        examples=("agentctl network ls",),
+    ),
     Verb(
         "network inspect",
         "show a network, and each host's part of it",
         "network.show:inspect",
         (Argument("NAME", "the network"),),
+        examples=("agentctl network inspect shop", "agentctl network inspect shop -o json"),
     ),
     Verb(
         "network create",
-        "create a network that spans hosts, and wait until they have it",
+        "create a network that spans hosts; wait until they have it",
         "network.change:create",
         (
             Argument("NAME", "lower-case letters, digits and hyphens"),
@@ -33,11 +39,16 @@ NETWORKS = (
             Argument("--size", "prefix length of each host's part (/24)", "LENGTH"),
             DRY_RUN,
         ),
+        examples=(
+            "agentctl network create shop",
+            "agentctl network create shop --access closed --host 'web*' --dry-run",
+        ),
     ),
     Verb(
         "network rm",
-        "remove a network from every host where no container is attached",
+        "remove a network where no container is attached",
         "network.change:rm",
         (Argument("NAME", "the network"), DRY_RUN),
+        examples=("agentctl network rm shop --dry-run", "agentctl network rm shop"),
     ),
 )

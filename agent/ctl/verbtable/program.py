@@ -7,12 +7,25 @@ from agent.ctl.verbtable.row import Argument, Verb
 __all__ = ["PROGRAM"]
 
 PROGRAM = (
-    Verb("version", "show the versions of agentctl and of the agent", "version"),
+    Verb(
+        "help",
+        "list the verbs, or explain one",
+        "about.help",
+        (Argument("[TOPIC]", "the verb, such as leases or config set", "VERB…"),),
+        examples=("agentctl help", "agentctl help leases", "agentctl help config set"),
+    ),
+    Verb(
+        "version",
+        "show the versions of agentctl and of the agent",
+        "about.version",
+        examples=("agentctl version",),
+    ),
     Verb(
         "completion",
         "print a completion script for a shell",
-        "completion",
+        "about.completion",
         (Argument("SHELL", "the shell", "bash|zsh|fish"),),
+        examples=("agentctl completion bash",),
     ),
-    Verb("complete-hosts", "print the names of hosts", "completion:hosts", hidden=True),
+    Verb("complete-hosts", "print the names of hosts", "about.completion:hosts", hidden=True),
 )

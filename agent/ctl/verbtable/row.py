@@ -53,8 +53,8 @@ class Argument(NamedTuple):
         name: "--follow" for an option; "PEER" for a positional argument, "[FILE]" for one that
             may be left out.
         help: One line.
-        form: "" is a flag, "a|b" a choice; else what an option takes, such as "TIME". "HOST…" may
-            be repeated, and its value is a list or None.
+        form: "" is a flag, "a|b" a choice; else what the argument takes, such as "TIME". "HOST…"
+            may be repeated; its value is a list, or None for an option that was not given.
     """
 
     name: str
@@ -65,6 +65,20 @@ class Argument(NamedTuple):
     def field(self) -> str:
         """Name of the value in the parsed command line."""
         return self.name.strip("-[]").replace("-", "_").lower()
+
+    @property
+    def value(self) -> str:
+        """How help names the value, such as "FILE"; "" for a flag."""
+        form = self.form.removesuffix("…")
+        return form or ("" if self.name.startswith("-") else self.name.strip("[]"))
+
+    @property
+    def place(self) -> str:
+        """How a synopsis shows a positional argument, such as "[FILE]"; "" for an option."""
+        if self.name.startswith("-"):
+            return ""
+        shown_value = f"[{self.value}]" if self.name.startswith("[") else self.value
+        return shown_value + ("..." if self.form.endswith("…") else "")
 
 
 class Verb(NamedTuple):
@@ -78,6 +92,10 @@ class Verb(NamedTuple):
         timeout_s: How long to wait without --timeout.
         hidden: For programs (completion), not for --help.
         reads_settings: Reports every mistake in agent.toml, even while the agent answers.
+        examples: Whole command lines, shown by --help and in the man page; at least one. A test
+            parses them, tests/netns/ctl/test_matrix.py runs them: a host is called host2, a network
+            shop.
+        note: Sentences below the summary: what else there is, or must be known.
     """
 
     name: str
@@ -87,6 +105,8 @@ class Verb(NamedTuple):
     timeout_s: float = 15.0
     hidden: bool = False
     reads_settings: bool = False
+    examples: tuple[str, ...] = ()
+    note: str = ""
 
     @property
     def words(self) -> tuple[str, ...]:

@@ -96,6 +96,7 @@ TABLE: dict[str, Row] = {
     "wait": Row(
         words=("--timeout", "300ms"), up=1, down=3, user_down=3, no_etcd=1, neither=3, full=3
     ),
+    "help": Row(user=0),
     "version": Row(user=0),
     "completion": Row(words=("bash",), user=0),
     "complete-hosts": Row(user=0, full={0, 1}),
@@ -205,8 +206,8 @@ SCHEMAS: dict[str, tuple[str, ...]] = {
 }
 """A verb, the schema of its ``-o json``, and what else is typed."""
 SILENT = {"wait", "resolve"}  # this host has no Docker and is never ready, and no name server
-NOT_JSON = {"completion", "complete-hosts", "cleanup", "leave"}
-"""Scripts and names; and what test_up_and_down and test_mishaps do for real."""
+NOT_JSON = {"help", "completion", "complete-hosts", "cleanup", "leave"}
+"""Text, scripts and names; and what test_up_and_down and test_mishaps do for real."""
 
 
 def test_every_verb_has_a_schema() -> None:

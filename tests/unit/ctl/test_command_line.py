@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from agent import __version__
 from agent.ctl.main import main
-from agent.ctl.verbtable import VERBS
+from agent.ctl.parser import parser_of
+from agent.ctl.verbtable import SECTIONS, VERBS, Verb
 from agent.errors import HostmeshError, SettingsError
 from tests.unit.ctl.asked import LEASES, STATUS, Serving, agentctl, run
 
@@ -33,14 +36,22 @@ pytestmark = pytest.mark.unit
             "unknown value for --access: 'publishd'",
             "did you mean published?",
         ),
+        ("config", "config needs a verb", "agentctl config --help"),
+        ("remove", "remove needs HOST", "agentctl remove --help"),
+        ("leases -o", "-o/--output needs a value", "agentctl leases --help"),
+        ("status --watch=1", "--watch takes no value", "agentctl status --help"),
+        ("events --folow", "unknown option --folow for events", "did you mean --follow?"),
+        ("events -f", "unknown option -f for events", "did you mean --follow?"),
         (
-            "config",
-            "the following arguments are required: VERB",
-            "agentctl config --help",
+            "--follow events",
+            "unknown option --follow for events",
+            "write it after the verb: agentctl events --follow",
         ),
+        ("help statsu", "unknown verb 'statsu'", "did you mean status?"),
+        ("help config sett", "unknown verb 'config sett'", "did you mean config set?"),
         (
             "wait --timeout soon",
-            "argument --timeout: must be a time such as 30s, not 'soon'",
+            "--timeout: must be a time such as 30s, not 'soon'",
             "agentctl wait --help",
         ),
         (
@@ -60,6 +71,68 @@ def test_a_mistake_gets_one_line_and_the_nearest_valid_name(
 ) -> None:
     assert main(words.split(" ")) == 2
     assert capsys.readouterr() == ("", f"agentctl: {message}\nhint: {hint}\n")
+
+
+def test_suggestions_are_options_of_this_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in VERBS:
+        parser = parser_of(verb.words)
+        taken = {each for action in parser._actions for each in action.option_strings}
+        for option in ("--follow", "--cidr", "--capture", "--zzz"):
+            if option not in taken:
+                assert main([*verb.words, option]) == 2
+                hint = capsys.readouterr().err.splitlines()[1]
+                assert set(re.findall(r"--[a-z-]+", hint)) - taken <= {"--help"}, hint
+
+
+def test_no_list_has_verbs_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    hidden = [verb.name for verb in VERBS if verb.hidden]
+    assert main(["zzzz"]) == 2
+    assert main(["help"]) == 0
+    assert main(["help", "zzzz"]) == 2
+    text = "".join(capsys.readouterr())
+    assert hidden
+    assert not [name for name in hidden if name in text]
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
+def test_help_of_a_verb_is_the_same_by_each_way(
+    verb: Verb, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["help", *verb.words]) == 0
+    said = capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*verb.words, "--help"])
+    assert capsys.readouterr().out == said
+    text = " ".join(said.split())
+    assert all(each in text for each in (*verb.examples, " ".join(verb.note.split())))
+
+
+def test_the_list_of_verbs_is_grouped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for title, verbs in SECTIONS:
+        at = lines.index(f"{title}:") + 1
+        shown = [each for each in verbs if not each.hidden]
+        assert lines[at : at + len(shown)] == [f"  {v.name:<15}  {v.summary}" for v in shown]
+
+
+def test_leave_cleanup_and_remove_explain_each_other() -> None:
+    notes = {verb.name: f"{verb.summary} {verb.note}" for verb in VERBS}
+    for name, others in {
+        "leave": ("cleanup", "remove HOST"),
+        "cleanup": ("leave", "remove HOST"),
+        "remove": ("leave", "cleanup"),
+    }.items():
+        assert all(other in notes[name] for other in others)
+
+
+def test_the_version_alone_needs_no_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert (ended.value.code, capsys.readouterr().out) == (0, f"agentctl {__version__}\n")
 
 
 def test_a_domain_of_names_is_checked_before_anything_is_asked(

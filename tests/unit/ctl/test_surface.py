@@ -66,6 +66,7 @@ LINES = {
     "agentctl config -o json ": {"init", "set", "show"},
     "agentctl leases -o ": {"text", "wide", "json"},
     "agentctl completion ": {"bash", "zsh", "fish"},
+    "agentctl comple": {"completion"},
     "agentctl leave --fo": {"--force"},
     "agentctl config set --fin": {"--finish"},
     "agentctl ping ": {"host-one", "host-two"},
@@ -122,17 +123,17 @@ def test_the_pages_have_every_verb_option_and_exit_status(tmp_path: Path) -> Non
     plain = page.replace("\\-", "-").replace("\\fP", "").replace("\\fB", "").replace("\\fI", "")
     for verb in VERBS:
         assert verb.hidden or verb.name in plain
+        assert all(f"\n    {each}\n" in plain for each in verb.examples)
         assert all(
-            argument.name.strip("[]") in plain
+            (argument.value if argument.place else argument.name) in plain
             for argument in verb.arguments
-            if "|" not in argument.form
         )
     assert "-o, --output text|wide|json" in plain
     assert re.search(r"^24\n", plain, re.MULTILINE)
     assert "complete-hosts" not in plain
     agent = (tmp_path / "hostmesh-agent.8").read_text().replace("\\-", "-")
     assert "--dry-run" in agent
-    known = {"TH", "SH", "SS", "TP", "PP", "B", "I", "BR"}
+    known = {"TH", "SH", "SS", "TP", "PP", "B", "I", "BR", "nf", "fi"}
     made = {each.name: each.read_text() for each in tmp_path.iterdir()}
     assert set(made) == {"agentctl.1", "hostmesh-agent.8", "hostmesh-dns.8"}
     assert "--resolv\\-conf" in made["hostmesh-dns.8"].replace("\\-\\-", "--")
