@@ -9,51 +9,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from agent.ctl.context import Context
 from agent.ctl.path.ends import LocalHost
 from agent.ctl.path.mesh_containers import MeshAddress
+from agent.ctl.path.senders import Sender, containers_of, host_itself, inside, no_sender
 from agent.ctl.path.tracing import judge_rules
 from agent.errors import HostmeshError
-from agent.kernel.diagnose.namespace import in_network_of
-from agent.kernel.diagnose.ping import Echo, Pinger, sweep
+from agent.kernel.diagnose.ping import Echo, Pinger
+from agent.kernel.diagnose.sweep import Ask, EchoSocket, sweep
 from agent.kernel.firewall.advice.operator_rules import Way
 from agent.kernel.lookup import decide
-from agent.model import Container
-from agent.model.family import Address, Network, address_order, read_address, read_network
-from agent.model.network import NETWORK_LABEL
+from agent.model.family import Address, Network, read_address, read_network
 
 __all__ = ["ContainerPath", "path_steps", "tested_peers"]
 
-_MOST_SENDERS: Final = 3
-"""A container may drop pings by its own rules, so others of its network are used, too."""
 _ECHOES: Final = 2
+_SWEEP_S: Final = 0.5
 Step = tuple[str, str, str]
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Sender:
-    """The sender of a test's packets.
-
-    Attributes:
-        address: Their source.
-        bridge: The link by which they enter FORWARD.
-        container: None for this host itself, whose packets do not pass FORWARD.
-    """
-
-    address: Address
-    bridge: str
-    container: Container | None = None
-
-    @property
-    def name(self) -> str:
-        """Address and container, for a message."""
-        if self.container is None:
-            return f"{self.address} of this host itself"
-        return f"{self.address}, container {self.container.name}"
 
 
 class ContainerPath:
@@ -73,56 +48,15 @@ class ContainerPath:
     ) -> None:
         self._context = context
         self._place = LocalHost(context)
-        self.senders = tuple(self._containers(subnet, named, mesh_network))[:_MOST_SENDERS]
-        self.problem = "no container runs here"
-        if self._place.problem:
-            self.problem = f"Docker does not answer here: {self._place.problem}"
+        self.senders = tuple(containers_of(self._place, subnet, named, mesh_network))
+        self.problem = no_sender(self._place)
         if not self.senders:
-            self.senders = tuple(self._host_itself(subnet))[:1]
+            self.senders = host_itself(self._place, subnet)
 
     @property
     def from_container(self) -> bool:
         """Whether the test's packets pass this host's FORWARD."""
         return any(each.container for each in self.senders)
-
-    def _containers(
-        self, subnet: Network, named: str | None, mesh_network: str
-    ) -> Iterator[Sender]:
-        """Yield containers on the mesh network; else the named one and others of its network.
-
-        Without a name those on docker0.
-        """
-        networks = {each.id: each for each in self._place.networks if not each.internal}
-        found = [
-            (networks[place.network], Sender(place.address, networks[place.network].bridge, each))
-            for each in self._place.containers
-            if len(each.attachments) == 1  # with several attachments it may send by another bridge
-            for place in each.attachments
-            if place.address in subnet and place.network in networks
-        ]
-        inside = [
-            each
-            for network, each in found
-            if mesh_network and network.labels.get(NETWORK_LABEL) == mesh_network
-        ]
-        if inside:
-            yield from inside
-            return
-        bridge = next((each.bridge for _, each in found if str(each.address) == named), None)
-        fits = [
-            each
-            for network, each in found
-            if each.bridge == bridge or (not bridge and network.default)
-        ]
-        yield from sorted(
-            fits, key=lambda each: (str(each.address) != named, address_order(each.address))
-        )
-
-    def _host_itself(self, subnet: Network) -> Iterator[Sender]:
-        for link in self._place.links:
-            for each in link.addresses:
-                if each.ip in subnet:
-                    yield Sender(each.ip, link.name)
 
     def rules(self, target: Address) -> Step:
         """Test a packet against this host's routes and rules."""
@@ -171,12 +105,15 @@ class ContainerPath:
             HostmeshError: Nothing could be sent.
         """
         sender = self.senders[0]
-        return self._inside(sender, lambda: sweep(targets, source=sender.address))
+        link = self._inside(sender, lambda: EchoSocket(sender.address))
+        try:
+            found = sweep([Ask(link, each) for each in targets], rounds=2, wait_s=_SWEEP_S)
+        finally:
+            link.close()
+        return frozenset(ask.address for ask, heard in found.items() if heard.answered)
 
     def _inside(self, sender: Sender, function: Callable[[], T]) -> T:
-        if sender.container is None:
-            return function()
-        return in_network_of(self._place.engine.process_of(sender.container.id), function)
+        return inside(self._place, sender, function)
 
 
 def docker0_of(subnet: str) -> Address:

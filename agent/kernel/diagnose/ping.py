@@ -6,20 +6,17 @@ Sources: icmp(7), ip(7), RFC 792.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from typing import Final
 
 from agent.errors import KernelError, NotRoot
 from agent.kernel.liveness.icmp import echo_reply, echo_request
 from agent.model.family import Address
 
-__all__ = ["Echo", "Pinger", "sweep"]
+__all__ = ["Echo", "Pinger"]
 
 _HEADERS_BYTES: Final = 28  # IPv4 without options, and ICMP
 _IP_MTU_DISCOVER, _PROBE = 10, 3  # IP_PMTUDISC_PROBE: don't fragment, ignore what is cached
@@ -154,43 +151,3 @@ class Pinger:
         identifier, number = answer
         ours = identifier == self.identifier or not self._raw  # the kernel sets a ping socket's
         return number == self._number and ours
-
-
-def sweep(
-    targets: Sequence[Address],
-    *,
-    source: Address,
-    rounds: int = 2,
-    wait_s: float = 0.5,
-) -> frozenset[Address]:
-    """Ping many addresses at once and return those that answered.
-
-    Args:
-        source: This network namespace's address to send from.
-        rounds: How often to ask an address that does not answer.
-        wait_s: For the answers of one round.
-
-    Raises:
-        KernelError: There is no socket.
-    """
-    identifier, heard, wanted = int.from_bytes(os.urandom(2)), set[Address](), set(targets)
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as link:
-            link.bind((str(source), 0))
-            for number in range(rounds):
-                for each in sorted(wanted - heard):
-                    with contextlib.suppress(OSError):  # the kernel has no way there: no answer
-                        link.sendto(echo_request(identifier, number), (str(each), 0))
-                until_s = time.monotonic() + wait_s
-                while wanted - heard and (left_s := until_s - time.monotonic()) > 0:
-                    link.settimeout(left_s)
-                    try:
-                        packet, sender = link.recvfrom(65536)
-                    except TimeoutError:
-                        break
-                    answer = echo_reply(packet, (packet[0] & 0xF) * 4)
-                    if answer is not None and answer[0] == identifier:
-                        heard.add(IPv4Address(sender[0]))
-    except OSError as error:
-        raise KernelError(f"cannot ping from {source}: {error.strerror or error}") from error
-    return frozenset(heard & wanted)

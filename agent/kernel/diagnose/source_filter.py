@@ -25,7 +25,7 @@ from typing import Final
 
 from agent.errors import KernelError
 from agent.kernel.liveness.arp import BROADCAST, ETHERNET, ETHERTYPE_ARP, arp_request, arp_sender
-from agent.kernel.liveness.icmp import echo_packet, echo_reply, error_about
+from agent.kernel.liveness.icmp import echo_error, echo_packet, echo_reply
 from agent.model import Uplink
 from agent.model.family import Address
 
@@ -152,9 +152,9 @@ def _reply_to(packet: bytes, peer: Address, identifier: int) -> Address | None:
     if header[6] != socket.IPPROTO_ICMP:
         return None
     begin = (header[0] & 0x0F) * 4
-    answer, error = echo_reply(packet, begin), error_about(packet, begin)
+    answer, error = echo_reply(packet, begin), echo_error(packet, begin)
     if answer is not None and answer[0] == identifier and header[8] == peer.packed:
         return IPv4Address(header[9])
-    if error is not None and error[1] == identifier:
-        return error[0]
+    if error is not None and error.identifier == identifier:
+        return error.source
     return None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import struct
 from ipaddress import IPv4Address
-from typing import Final
+from typing import Final, NamedTuple
 
 from agent.model.family import Address
 
-__all__ = ["echo_packet", "echo_reply", "echo_request", "error_about"]
+__all__ = ["EchoError", "echo_error", "echo_packet", "echo_reply", "echo_request"]
 
 _ECHO: Final = struct.Struct("!BBHHH")  # type, code, checksum, identifier, sequence number
 _REQUEST: Final = 8
@@ -19,7 +19,7 @@ _DONT_FRAGMENT: Final = 0x4000
 _ICMP: Final = 1
 _TTL: Final = 64
 _UNREACHABLE, _TIME_EXCEEDED = 3, 11
-_ERROR_BYTES: Final = 8
+_ERROR: Final = struct.Struct("!BB2x2xH")
 
 
 def echo_request(identifier: int, number: int = 0, body: bytes = b"") -> bytes:
@@ -58,24 +58,49 @@ def echo_reply(packet: bytes, offset: int) -> tuple[int, int] | None:
     return (identifier, number) if kind == _REPLY else None
 
 
-def error_about(packet: bytes, offset: int) -> tuple[Address, int] | None:
+class EchoError(NamedTuple):
+    """A router or host said that an echo request did not arrive.
+
+    Attributes:
+        kind, code: ICMP's.
+        mtu: With "fragmentation needed": the largest packet that passes (RFC 1191), else 0.
+        source: Of the request.
+        identifier, number: Of the request.
+    """
+
+    kind: int
+    code: int
+    mtu: int
+    source: Address
+    identifier: int
+    number: int
+
+
+def echo_error(packet: bytes, offset: int) -> EchoError | None:
     """Read "unreachable" or "time exceeded" about an echo request.
 
     Args:
         offset: Where ICMP begins.
 
     Returns:
-        The request's source and identifier; None when it is something else, or cut off.
+        None when it is something else, or cut off.
     """
-    about = offset + _ERROR_BYTES
-    if len(packet) < about + _IP.size or packet[offset] not in (_UNREACHABLE, _TIME_EXCEEDED):
+    about = offset + _ERROR.size
+    if len(packet) < about + _IP.size:
         return None
+    kind, code, mtu = _ERROR.unpack_from(packet, offset)
     header = _IP.unpack_from(packet, about)
     inner = about + (header[0] & 0x0F) * 4
-    if header[6] != _ICMP or len(packet) < inner + _ECHO.size:
+    if (
+        kind not in (_UNREACHABLE, _TIME_EXCEEDED)
+        or header[6] != _ICMP
+        or len(packet) < inner + _ECHO.size
+    ):
         return None
-    kind, _code, _sum, identifier, _number = _ECHO.unpack_from(packet, inner)
-    return (IPv4Address(header[8]), identifier) if kind == _REQUEST else None
+    asked, _code, _sum, identifier, number = _ECHO.unpack_from(packet, inner)
+    if asked != _REQUEST:
+        return None
+    return EchoError(kind, code, mtu, IPv4Address(header[8]), identifier, number)
 
 
 def _checksum(data: bytes) -> int:
