@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, cast
 from agent.settings.text import printable
 
 __all__ = [
+    "STATE_STYLES",
     "Column",
     "Palette",
     "clean",
@@ -23,6 +24,7 @@ __all__ = [
     "duration",
     "flow",
     "json_text",
+    "natural",
     "render_table",
     "sentence",
     "step_lines",
@@ -38,6 +40,9 @@ _GAP = "  "
 _LEAST_ROOM = 20
 _STEP_TEXT_AT = 21
 _RESULTS = {"ok": "good", "failed": "bad", "unknown": "warn"}
+STATE_STYLES = {"ready": "good", "degraded": "bad", "stopped": "bad", "silent": "bad"}
+"""How a host's state is painted."""
+_NUMBERS = re.compile(r"([0-9]+)")
 _COLOUR = re.compile(r"(\x1b\[[0-9]*m)")
 
 
@@ -54,6 +59,16 @@ def clean(value: object, *, max_chars: int = _MAX_CELL_CHARS) -> str:
 def sentence(value: object) -> str:
     """Return ``value`` as a harmless line, which may be longer than a cell."""
     return clean(value, max_chars=_MAX_SENTENCE_CHARS)
+
+
+def natural(text: object) -> tuple[tuple[int, int, str], ...]:
+    """Return a sort key by which host2 comes before host10."""
+    parts = _NUMBERS.split(str(text))
+    return tuple(
+        (0, len(digits), digits) if number % 2 else (1, 0, part)
+        for number, part in enumerate(parts)
+        for digits in (part.lstrip("0"),)
+    )
 
 
 def duration(seconds: object) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from agent.ctl.output import duration
 
-__all__ = ["age", "banner", "state_of"]
+__all__ = ["age", "banner", "contact_changes", "count_states", "state_of"]
 
 _DAY_S = 86_400
 
@@ -25,6 +25,14 @@ def banner(document: Mapping[str, Any]) -> list[str]:
         copy = "this host's own copy of the last known state"
         return [f"! etcd unreachable: {copy}, saved {age(ago)} ago, at {at}"]
     return [f"! etcd unreachable for {age(ago)}: last known state, as of {at}"]
+
+
+def contact_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return one line where etcd went or came back, in place of one for each host."""
+    if now.get("stale") == before.get("stale"):
+        return []
+    away = "etcd unreachable: last known state, heartbeats unknown"
+    return [away if now.get("stale") else "etcd answers again"]
 
 
 def _at(document: Mapping[str, Any]) -> str | None:
@@ -54,3 +62,24 @@ def state_of(host: Mapping[str, Any]) -> str:
     if host.get("reachable") is False:
         return "DOWN" if seen_s is None else f"DOWN {age(seen_s)}"
     return "no heartbeat" + ("" if seen_s is None else f" for {age(seen_s)}")
+
+
+def count_states(hosts: Sequence[Mapping[str, Any]], noun: str) -> str:
+    """Return how many hosts there are and in which states: "3 hosts: 2 up, 1 down"."""
+    down = sum(each.get("alive") is False and each.get("reachable") is False for each in hosts)
+    silent = sum(each.get("alive") is False for each in hosts) - down
+    flannel = sum("host_id" in each and each["host_id"] is None for each in hosts)
+    waiting = sum("subnet" not in each for each in hosts)
+    unknown = sum("subnet" in each and each.get("alive") is None for each in hosts) - flannel
+    up = len(hosts) - down - silent - flannel - waiting - unknown
+    counts = [f"{up} up"] if up or not (down or silent or flannel or waiting or unknown) else []
+    for count, text in (
+        (down, "down"),
+        (silent, "without heartbeat"),
+        (unknown, "unknown"),
+        (flannel, "flannel"),
+        (waiting, "waiting for a subnet"),
+    ):
+        counts += [f"{count} {text}"] if count else []
+    many = f"{len(hosts)} {noun}" + ("" if len(hosts) == 1 else "s")
+    return many + (f": {', '.join(counts)}" if hosts else "")

@@ -26,7 +26,7 @@ _CLEAR = "\x1b[2J"
 
 def watch(
     context: Context,
-    target: str,
+    ask: Callable[[AgentClient], Document],
     screen: Callable[[Document], list[str]],
     changes: Callable[[Document, Document], list[str]],
 ) -> int:
@@ -35,7 +35,7 @@ def watch(
     Report an agent that does not answer, or cannot tell yet, and wait: it may be restarting.
 
     Args:
-        target: Such as "/v1/status".
+        ask: Gets the document.
         screen: Lays out the document in harmless lines.
         changes: Describes the differences of two documents in harmless lines.
 
@@ -49,10 +49,10 @@ def watch(
     if _is_screen(context):
         shown = _Screen(context, screen)
     next(ticks)
-    shown.show(client.get(target))
+    shown.show(ask(client))
     for _ in ticks:
         try:
-            document = client.get(target)
+            document = ask(client)
         except HostmeshError as error:
             shown.away(_why(error))
         else:

@@ -9,7 +9,7 @@ from agent.ctl import direct
 from agent.ctl.client import Document
 from agent.ctl.context import Context
 from agent.ctl.output import Column, clean, duration, flow, render_table
-from agent.ctl.stale import banner, state_of
+from agent.ctl.stale import banner, contact_changes, state_of
 
 __all__ = ["changes", "lines", "run"]
 
@@ -27,7 +27,10 @@ _FOLLOWED = {
     "backend": "backend",
     "alive": "state",
     "docker": "Docker",
+    "agent_version": "version",
+    "conditions": "conditions",
 }
+_OF_HEARTBEAT = ("alive", "docker", "conditions")
 _HOSTS_SHOWN = 10
 _WIDE = (
     Column(title="LINK", shrink_to=6, drop=7),
@@ -45,7 +48,9 @@ def run(context: Context) -> int:
     if context.args.watch:
         from agent.ctl.watch import watch  # noqa: PLC0415 - only for that
 
-        return watch(context, "/v1/leases", lambda d: _screen(context, d), changes)
+        return watch(
+            context, lambda client: client.get("/v1/leases"), lambda d: _screen(context, d), changes
+        )
     document = direct.ask(context, "/v1/leases")
     if context.form == "json":
         context.say_json(document)
@@ -62,7 +67,7 @@ def changes(before: Document, now: Document) -> list[str]:
     """Return what is new in the second of two documents, a line each."""
     earlier = {lease.get("subnet"): lease for lease in before.get("leases", [])}
     later = {lease.get("subnet"): lease for lease in now.get("leases", [])}
-    found = _contact(before, now)
+    found = contact_changes(before, now)
     found += [f"{_who(later[each])} joined" for each in later if each not in earlier]
     found += [f"{_who(earlier[each])} left" for each in earlier if each not in later]
     for subnet, lease in later.items():
@@ -70,22 +75,16 @@ def changes(before: Document, now: Document) -> list[str]:
         found += [
             f"{_who(lease)} {words}: {_shown(key, old)} -> {_shown(key, lease)}"
             for key, words in _FOLLOWED.items()
-            if old.get(key) != lease.get(key) and not _is_guess(key, before, now, lease)
+            if _shown(key, old) != _shown(key, lease) and not _is_guess(key, before, now, lease)
         ]
     return found
 
 
-def _contact(before: Document, now: Document) -> list[str]:
-    """Return one line where etcd went or came back, in place of one for each host."""
-    if now.get("stale") == before.get("stale"):
-        return []
-    away = "etcd unreachable: last known state, heartbeats unknown"
-    return [away if now.get("stale") else "etcd answers again"]
-
-
 def _is_guess(key: str, before: Document, now: Document, lease: Mapping[str, Any]) -> bool:
     """Whether a difference comes from etcd's absence, not from the host."""
-    if key not in {"alive", "docker"} or not (before.get("stale") or now.get("stale")):
+    if key in ("agent_version", "conditions") and lease.get("alive") is not True:
+        return True
+    if key not in _OF_HEARTBEAT or not (before.get("stale") or now.get("stale")):
         return False
     return bool(now.get("stale")) or lease.get("alive") is not False
 
@@ -95,7 +94,9 @@ def _who(lease: Mapping[str, Any]) -> str:
 
 
 def _shown(key: str, lease: Mapping[str, Any]) -> str:
-    return state_of({"alive": lease.get(key)}) if key == "alive" else clean(lease.get(key))
+    if key == "alive":
+        return state_of({"alive": lease.get(key)})
+    return clean(", ".join(lease.get(key) or ()) if key == "conditions" else lease.get(key))
 
 
 def lines(document: Mapping[str, Any], *, wide: bool, width: int | None) -> list[str]:

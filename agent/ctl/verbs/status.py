@@ -8,19 +8,21 @@ from typing import Any
 
 from agent.ctl import direct
 from agent.ctl.context import Context
-from agent.ctl.output import Column, Palette, clean, flow, render_table, sentence
-from agent.ctl.stale import age, banner, state_of
+from agent.ctl.output import (
+    STATE_STYLES,
+    Column,
+    Palette,
+    clean,
+    flow,
+    natural,
+    render_table,
+    sentence,
+)
+from agent.ctl.stale import age, banner, count_states, state_of
 
 __all__ = ["changes", "lines", "run"]
 
-_STYLES = {
-    "ready": "good",
-    "degraded": "bad",
-    "stopped": "bad",
-    "silent": "bad",
-    "error": "bad",
-    "warning": "warn",
-}
+_STYLES = {"error": "bad", "warning": "warn"}
 _CONNECTED: Mapping[Any, str] = {True: "connected", False: "unreachable"}
 _MAX_PEERS = 10  # one screen
 _LABEL_CELLS = 8
@@ -29,7 +31,7 @@ _BRIEF_CELLS = 20
 _PEER_COLUMNS = (
     Column(title="PEER", shrink_to=10),
     Column(title="SUBNET"),
-    Column(title="STATE"),
+    Column(title="STATE", shrink_to=20),
     Column(title="NODE ADDRESS", drop=3),
     Column(title="BACKEND", drop=1),
     Column(title="LEVEL", right=True, drop=2),
@@ -42,7 +44,9 @@ def run(context: Context) -> int:
     if context.args.watch:
         from agent.ctl.watch import watch  # noqa: PLC0415 - only for that
 
-        return watch(context, "/v1/status", partial(_screen, context), changes)
+        return watch(
+            context, lambda client: client.get("/v1/status"), partial(_screen, context), changes
+        )
     document = direct.ask(context, "/v1/status")
     context.show(document, lambda: _screen(context, document))
     return 0
@@ -67,7 +71,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
             _part(before, "repairs").get("count"),
             _part(now, "repairs").get("count"),
         ),
-        ("peers", *(_counts(_list(each, "peers")) for each in (before, now))),
+        ("peers", *(count_states(_list(each, "peers"), "peer") for each in (before, now))),
     ):
         if old != new:
             was, is_now = (clean(_CONNECTED.get(each, each)) for each in (old, new))
@@ -125,7 +129,7 @@ def _heading(document: Mapping[str, Any], width: int | None, palette: Palette) -
     leaving = f" (leaving {clean(former)})" if former else ""
     subnet = clean(document.get("subnet") or "no subnet")
     host = f"{clean(_part(document, 'host').get('name'))}  {subnet}{leaving}  "
-    first = f"{host}{palette.paint(_STYLES.get(state, 'strong'), state.upper())}  "
+    first = f"{host}{palette.paint(STATE_STYLES.get(state, 'strong'), state.upper())}  "
     program = f"hostmesh {clean(version)}" if version else "no agent answers"
     up = f", up {age(document['up_s'])}" if document.get("up_s") is not None else ""
     return flow(f"{program}{up}", width, first=first, rest=_LABEL_CELLS)
@@ -144,7 +148,7 @@ def _list(document: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
 def _facts(document: Mapping[str, Any], *, wide: bool) -> Iterator[tuple[str, str]]:
     host = _part(document, "host")
     yield "mesh", _mesh(document, wide=wide)
-    if _part(document, "mesh").get("device"):
+    if wide and _part(document, "mesh").get("device"):
         yield "device", _device(_part(document, "mesh"))
     if wide or not host.get("node_address"):
         address = f"{host.get('node_address')} on {host.get('uplink')}, host id {host.get('id')}"
@@ -220,13 +224,14 @@ def _etcd_source(etcd: Mapping[str, Any]) -> str:
 
 
 def _peers(peers: Sequence[Mapping[str, Any]], *, wide: bool, width: int | None) -> Iterator[str]:
-    """Yield a line for each peer; unless ``wide`` for the first ten, those that are down first."""
+    """Yield a line for each peer; unless ``wide`` for ten, those with a problem first."""
     label, indent = f"{'PEERS':<{_LABEL_CELLS}}", " " * _LABEL_CELLS
     if not peers:
         yield f"{label}none"
         return
-    listed = peers if wide else sorted(peers, key=lambda each: each.get("alive") is not False)
-    listed = listed if wide else listed[:_MAX_PEERS]
+    listed = sorted(peers, key=lambda each: natural(each.get("host_name") or ""))
+    if not wide:
+        listed = sorted(listed, key=_is_well)[:_MAX_PEERS]
     columns = _PEER_COLUMNS if wide else _PEER_COLUMNS[:_BRIEF_COLUMNS]
     rows = [_peer_row(peer)[: len(columns)] for peer in listed]
     table = render_table(columns, rows, None if width is None else width - _LABEL_CELLS)
@@ -234,23 +239,22 @@ def _peers(peers: Sequence[Mapping[str, Any]], *, wide: bool, width: int | None)
         yield f"{indent if number else label}{line}"
     if len(peers) > len(listed):
         more = f"and {len(peers) - len(listed)} more: agentctl status -o wide"
-        yield from flow(f"{more} ({_counts(peers)})", width, first=indent, rest=_LABEL_CELLS)
+        yield from flow(
+            f"{more} ({count_states(peers, 'peer')})", width, first=indent, rest=_LABEL_CELLS
+        )
+
+
+def _is_well(peer: Mapping[str, Any]) -> bool:
+    return peer.get("alive") is not False and not peer.get("conditions")
 
 
 def _peer_row(peer: Mapping[str, Any]) -> list[object]:
     keys = ("node_address", "backend", "level")
-    names = [peer.get("host_name"), peer.get("subnet"), state_of(peer)]
+    state = state_of(peer)
+    if peer.get("conditions"):
+        state += f", {', '.join(map(str, peer['conditions']))}"
+    names = [peer.get("host_name"), peer.get("subnet"), state]
     return [*names, *(peer.get(key) for key in keys)]
-
-
-def _counts(peers: Sequence[Mapping[str, Any]]) -> str:
-    silent = sum(peer.get("alive") is False for peer in peers)
-    unknown = sum(peer.get("alive") is None for peer in peers)
-    up = len(peers) - silent - unknown
-    counts = [f"{up} up"] if up or not (silent or unknown) else []
-    counts += [f"{silent} without heartbeat"] if silent else []
-    counts += [f"{unknown} unknown"] if unknown else []
-    return f"{len(peers)}" + (f": {', '.join(counts)}" if peers else "")
 
 
 def _problems(

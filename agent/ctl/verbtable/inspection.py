@@ -16,6 +16,13 @@ INSPECTION = (
         examples=("agentctl status", "agentctl status -o wide", "agentctl status --watch"),
     ),
     Verb(
+        "hosts",
+        "list every host: state, version, containers, conditions",
+        "hosts",
+        (WATCH,),
+        examples=("agentctl hosts", "agentctl hosts -o wide", "agentctl hosts --watch"),
+    ),
+    Verb(
         "leases",
         "list every host's subnet, and whether the host is alive",
         "leases",
@@ -47,7 +54,8 @@ INSPECTION = (
         "map",
         "draw this host, its links and its peers",
         "diagnose.map",
-        examples=("agentctl map", "agentctl map -o wide"),
+        (WATCH,),
+        examples=("agentctl map", "agentctl map -o wide", "agentctl map --watch"),
     ),
     Verb(
         "routes",

@@ -5,7 +5,7 @@ docs/control-socket.md describes each field; the shape changes only with its "ve
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -34,6 +34,7 @@ def leases_document(
     freshness: Freshness = CURRENT,
     ways: Mapping[Network, Way] = _NO_WAYS,
     device: OwnDevice | None = None,
+    dead: Container[Network] | None = None,
 ) -> dict[str, Any]:
     """Describe every lease of ``view``, in order of subnet.
 
@@ -47,6 +48,7 @@ def leases_document(
         freshness: How old ``view`` is.
         ways: How this host sends to each subnet.
         device: This host's own.
+        dead: Subnets of hosts that have no heartbeat and answer no probe; None: not probed.
     """
     config, hosts = view.config, Hosts(view, freshness)
     return {
@@ -57,6 +59,7 @@ def leases_document(
         "leases": [
             {
                 **_lease(lease, view, own, now_s, last_heartbeat_s, left_s, freshness),
+                "reachable": None if dead is None else lease.subnet not in dead,
                 **hosts.fields(lease.host_id),
                 **_way(lease, own, ways.get(lease.subnet), device),
             }

@@ -26,6 +26,7 @@ from agent.daemon.telemetry.observer import Observer
 from agent.docker.report import RestartOutlook
 from agent.errors import CannotTell, HostmeshError, UsageError
 from agent.etcd.certificates import Certificate
+from agent.mesh.liveness import dead_subnets
 from agent.mesh.peer_rules import PeerRules
 from agent.mesh.ways import own_device, ways
 from agent.model import Condition, Route
@@ -152,17 +153,19 @@ class RequestHandlers:
     def leases(self) -> Document:
         """``GET /v1/leases``: of the newest view, the alarming one included."""
         view = newest_view(self.cell)
+        mesh = self.cell.now.mesh
         may_ask = not (view.cached or self.cell.now.contact_problem)
         world = self.cell.now.world()
         return leases_document(
             view,
-            self.cell.now.mesh.host_id,
+            mesh.host_id,
             time.time(),
             last_heartbeat_s=self.cell.now.last_seen.last_heartbeat_s,
             left_s=self.time_left.of(view.leases, may_ask=may_ask),
             freshness=self.freshness(),
             ways={} if world is None else ways(world),
             device=None if world is None else own_device(world),
+            dead=dead_subnets(mesh.lapsed, mesh.silent),
         )
 
     def diff(self) -> Document:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agent import __version__
+from agent.daemon.api.hosts import Hosts
 from agent.daemon.state.agent_state import AgentState
 from agent.daemon.state.freshness import CURRENT, Freshness
 from agent.daemon.state.mesh_state import MeshState
@@ -75,6 +76,7 @@ def status_document(
     mesh = state.mesh
     dead = None if counters is None else dead_subnets(mesh.lapsed, mesh.silent)
     silent_s = now_s - last_contact_s if last_contact_s else None
+    hosts = Hosts(mesh.believed or _NOTHING, freshness)
     return {
         "version": _VERSION,
         "source": source,
@@ -92,7 +94,10 @@ def status_document(
         "mesh": _mesh(state),
         "routes": _routes(state.report),
         "repairs": None if counters is None else _repairs(counters, now_s),
-        "peers": [_peer(lease, state, freshness, wall_s, dead) for lease in peers_of(mesh)],
+        "peers": [
+            {**_peer(lease, state, freshness, wall_s, dead), **hosts.fields(lease.host_id)}
+            for lease in peers_of(mesh)
+        ],
         "conditions": [_condition(each, now_s) for each in active],
     }
 

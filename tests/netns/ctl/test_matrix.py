@@ -56,6 +56,7 @@ class Row(NamedTuple):
 
 TABLE: dict[str, Row] = {
     "status": Row(),
+    "hosts": Row(),
     "leases": Row(),
     "containers": Row(no_etcd=14, neither=14),
     "names": Row(user_down=26),
@@ -174,6 +175,7 @@ Way = Callable[[Stage], AbstractContextManager[None]]
 
 SCHEMAS: dict[str, tuple[str, ...]] = {
     "status": ("status",),
+    "hosts": ("leases",),
     "leases": ("leases",),
     "containers": ("containers",),
     "names": ("names",),
@@ -250,6 +252,7 @@ def test_each_answer_in_json_is_what_its_schema_says(stage: Stage, way: Way) -> 
     said = {name for name, (how, _) in found.items() if how == "said"}
     always = {
         "status",
+        "hosts",
         "leases",
         "network ls",
         "routes",

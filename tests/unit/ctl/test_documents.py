@@ -100,6 +100,7 @@ def test_leases_in_order_of_subnet_with_the_own_marked() -> None:
         "container": None,
         "own": True,
         "moving": False,
+        "reachable": None,
         "agent_version": "1",
         "outdated": None,
         "containers": None,

@@ -180,7 +180,6 @@ def test_the_status_of_a_host_in_order_is_short() -> None:
     assert status.lines(document, wide=False, width=80, palette=Palette(colours=False)) == [
         "host0  10.64.0.0/16  READY  hostmesh 0.1.0, up 3 d",
         "mesh    10.64.0.0/10, 2 of 64 subnets used, host-gw",
-        "device  eth0, MTU 1500; containers 1500",
         "etcd    ok (2 s ago)        docker  ok, 26.1.5          routes  3 of 3",
         "PEERS   host1  10.65.0.0/16  up",
         "no problems",
@@ -230,7 +229,7 @@ def test_a_status_fits_one_screen_with_5000_peers() -> None:
         {**STATUS, "peers": peers}, wide=False, width=80, palette=Palette(colours=False)
     )
     assert len(lines) <= 40
-    more = "and 4990 more: agentctl status -o wide (5000: 2500 up, 2500 without"
+    more = "and 4990 more: agentctl status -o wide (5000 peers: 2500 up, 2500"
     assert f"        {more}" in lines
 
 

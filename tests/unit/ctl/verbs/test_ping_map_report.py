@@ -18,6 +18,7 @@ import pytest
 
 from agent.ctl.main import main
 from agent.ctl.output import Palette
+from agent.ctl.path.mesh_map import map_document
 from agent.ctl.redaction import redact_text
 from agent.ctl.verbs.diagnose import bugreport, map, ping  # noqa: A004 - the verb's name
 from tests.unit.ctl.golden import check_golden
@@ -74,7 +75,7 @@ def test_golden_map() -> None:
     peers += [peer(5, container="10.69.0.2"), peer(6, container="10.70.0.2")]
     peers += [peer(7, container="10.71.0.2"), peer(8, heartbeat="unknown", last_seen_s=53.0)]
     answered = {"10.69.0.0/16": True, "10.70.0.0/16": False}
-    document = map.document_of(status(peers), routes(peers[:3] + peers[4:]), answered, "")
+    document = map_document(status(peers), routes(peers[:3] + peers[4:]), answered, "")
     check("map", document)
     for width in (80, 160):
         lines = map.lines(document, wide=False, width=width, palette=PLAIN)
@@ -93,7 +94,7 @@ def test_a_map_does_not_call_an_unreachable_route_installed(
     more: dict[str, object], words: str
 ) -> None:
     dead = peer(1, **more)
-    document = map.document_of(status([dead]), routes([dead], kind="unreachable"))
+    document = map_document(status([dead]), routes([dead], kind="unreachable"))
     check("map", document)
     (line,) = [
         each
@@ -105,31 +106,48 @@ def test_a_map_does_not_call_an_unreachable_route_installed(
 
 
 def test_a_map_tells_a_tunnel_from_the_direct_way() -> None:
-    near, far, lost = peers = [peer(1), peer(2), peer(3)]
+    near, far, _lost = peers = [peer(1), peer(2), peer(3)]
     rows = [*routes([near])["routes"], *routes([far], link="hm-wg", gateway=None)["routes"]]
-    document = map.document_of(status(peers), {"routes": rows})
+    document = map_document(status(peers), {"routes": rows})
     check("map", document)
     assert [each["direct"] for each in document["peers"]] == [True, False, None]
-    drawn = "\n".join(map.lines(document, wide=False, width=120, palette=PLAIN))
-    assert f"via {far['node_address']} in hm-wg" in drawn
-    assert drawn.count(" in hm-wg") == 1
-    assert lost["node_address"] in drawn
+    drawn = map.lines(document, wide=False, width=120, palette=PLAIN)
+    starts: tuple[str, ...] = (
+        "├─ eth0 192.168.100.10, direct (host-gw): 1 host",
+        "│  └─ · host1  10.65.0.0/16",
+    )
+    starts += ("├─ hm-wg, tunnel (host-gw): 1 host", "│  └─ · host2  10.66.0.0/16")
+    starts += ("└─ no link: 1 host", "   └─ ✗ host3  10.67.0.0/16")
+    for line, start in zip(drawn[2:], starts, strict=True):
+        assert line.startswith(start)
 
 
 def test_a_map_of_5000_peers_fits_a_screen_and_shows_the_broken_first() -> None:
     peers = [peer(number % 200, host_name=f"h{number}") for number in range(4999)]
     broken = peer(201, subnet="10.9.0.0/16")
-    document = map.document_of(status([*peers, broken]), routes(peers))
+    document = map_document(status([*peers, broken]), routes(peers))
     lines = map.lines(document, wide=False, width=80, palette=PLAIN)
     assert len(lines) < 50
-    assert "host201" in lines[3]
-    assert lines[-1].endswith("and 4960 more: agentctl map -o wide")
+    assert lines[2:4] == [
+        "├─ eth0 192.168.100.10, direct (host-gw): 4999 hosts",
+        "│  └─ · 4999 up, not tested: h0-h4998",
+    ]
+    assert "host201" in lines[-1]
+
+
+def test_a_map_names_so_many_hosts_only_and_says_so() -> None:
+    peers = [peer(number % 200, host_name=f"h{number * 7}") for number in range(4999)]
+    document = map_document(status(peers), routes(peers))
+    lines = map.lines(document, wide=False, width=80, palette=PLAIN)
+    assert len(lines) < 20
+    assert lines[-1].endswith("and more: agentctl map -o wide")
+    assert len(map.lines(document, wide=True, width=None, palette=PLAIN)) > 4999
 
 
 def test_promise_8_hostile_names_in_map_and_ping() -> None:
     name = "x\x1b[2J\u202e\u0301\x07"
     hostile = {**dict.fromkeys(peer(1), name), "subnet": name, "alive": False}
-    document = map.document_of(status([hostile]), routes([hostile], state=name))
+    document = map_document(status([hostile]), routes([hostile], state=name))
     lines = map.lines(document, wide=True, width=None, palette=PLAIN)
     step = {"step": name, "result": "ok", "text": name}
     lines += ping.lines({"peer": hostile, "steps": [step]})

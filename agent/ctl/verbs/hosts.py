@@ -1,0 +1,128 @@
+"""``agentctl hosts``: every host for people: state, version, containers, conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from agent.ctl import direct
+from agent.ctl.client import Document
+from agent.ctl.context import Context
+from agent.ctl.output import Column, Palette, clean, duration, flow, natural, render_table
+from agent.ctl.stale import age, banner, count_states, state_of
+from agent.ctl.verbs.leases import changes
+
+__all__ = ["lines", "run"]
+
+_NAMED = 10
+_COLUMNS = (
+    Column(title="  HOST", shrink_to=12),
+    Column(title="SUBNET", drop=4),
+    Column(title="STATE"),
+    Column(title="LAST SEEN", right=True, drop=5),
+    Column(title="VERSION", drop=6),
+    Column(title="BACKEND", drop=3),
+    Column(title="CONTAINERS", right=True, drop=2),
+    Column(title="CONDITIONS", shrink_to=24),
+)
+_WIDE = (
+    Column(title="NODE ADDRESS"),
+    Column(title="DOCKER"),
+    Column(title="HELD FOR", right=True),
+    Column(title="HOST ID"),
+)
+
+
+def run(context: Context) -> int:
+    """Print the hosts as the agent sees them, or as etcd has them when no agent answers."""
+    if context.args.watch:
+        from agent.ctl.watch import watch  # noqa: PLC0415 - only for that
+
+        return watch(
+            context,
+            lambda client: client.get("/v1/leases"),
+            lambda document: _screen(context, document),
+            changes,
+        )
+    document = direct.ask(context, "/v1/leases")
+    context.show(document, lambda: _screen(context, document))
+    return 0
+
+
+def _screen(context: Context, document: Document) -> list[str]:
+    wide = context.form == "wide"
+    return lines(document, wide=wide, width=context.width, palette=context.palette)
+
+
+def lines(
+    document: Mapping[str, Any], *, wide: bool, width: int | None, palette: Palette
+) -> list[str]:
+    """Lay out the document of GET /v1/leases for people, in natural order of names."""
+    hosts = [*document["leases"], *document.get("without_lease", [])]
+    hosts.sort(key=lambda each: (natural(_name(each)), natural(_subnet(each))))
+    found = [palette.paint("warn", each) for each in banner(document)]
+    if not hosts:
+        return [*found, "no host is in the mesh"]
+    limit = None if wide else width
+    columns = _COLUMNS + (_WIDE if wide else ())
+    table = render_table(columns, [_row(each, wide=wide) for each in hosts], limit)
+    found += [table[0]]
+    found += [_painted(*each, palette) for each in zip(hosts, table[1:], strict=True)]
+    troubled = sum(bool(each.get("conditions")) for each in hosts)
+    text = f"{count_states(hosts, 'host')}; {troubled} with conditions: agentctl status there"
+    found += flow(text if troubled else count_states(hosts, "host"), limit, rest=2)
+    return found + _older(document, hosts, limit)
+
+
+def _older(
+    document: Mapping[str, Any], hosts: list[Mapping[str, Any]], width: int | None
+) -> list[str]:
+    """Name the hosts whose agents are older than the newest one."""
+    older = [clean(_name(each)) for each in hosts if each.get("outdated")]
+    if not older:
+        return []
+    more = f" and {len(older) - _NAMED} more" if len(older) > _NAMED else ""
+    named = ", ".join(older[:_NAMED]) + more
+    text = f"older than hostmesh {clean(document.get('newest_version'))}: {named}; upgrade them"
+    return flow(text, width, rest=2)
+
+
+def _name(host: Mapping[str, Any]) -> str:
+    return str(host.get("host_name") or host.get("node_address") or "-")
+
+
+def _subnet(host: Mapping[str, Any]) -> str:
+    return str(host.get("subnet") or "no subnet")
+
+
+def _row(host: Mapping[str, Any], *, wide: bool) -> list[object]:
+    seen_s, version = host.get("last_seen_s"), host.get("agent_version")
+    row: list[object] = [
+        f"{'*' if host.get('own') else ' '} {_name(host)}",
+        _subnet(host),
+        _state(host),
+        None if seen_s is None else f"{age(seen_s)} ago",
+        f"{version} (older)" if host.get("outdated") else version,
+        host.get("backend"),
+        host.get("containers"),
+        ", ".join(map(str, host.get("conditions") or ())),
+    ]
+    if wide:
+        row += [host.get("node_address"), host.get("docker")]
+        row += [duration(host.get("age_s")), host.get("host_id")]
+    return row
+
+
+def _state(host: Mapping[str, Any]) -> str:
+    """Return the state without its time, which has a column of its own."""
+    if "subnet" not in host:
+        return "waiting"
+    return state_of({**host, "last_seen_s": None, "silent_s": None})
+
+
+def _painted(host: Mapping[str, Any], line: str, palette: Palette) -> str:
+    state = _state(host)
+    if state == "DOWN":
+        return palette.paint("bad", line)
+    calm = state in {"up", "flannel host"} and not (host.get("conditions") or host.get("outdated"))
+    return line if calm else palette.paint("warn", line)
