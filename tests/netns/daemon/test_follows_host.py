@@ -73,6 +73,7 @@ def test_the_uplink_follows_the_route_to_etcd(one: Host, agent: compose.HostAgen
 def test_a_neighbour_hurries_the_prober_and_causes_no_pass(
     agent: compose.HostAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    eventually(lambda: uplink_of(agent) == "eth0", 5)  # the loop and the monitor have begun
     posted: list[Event] = []
     monkeypatch.setattr(agent._inbox, "post", posted.append)
     suspect = IPv4Address("192.0.2.11")
