@@ -18,7 +18,7 @@ from agent.daemon.actions import Actions
 from agent.daemon.api.change_handlers import ChangeHandlers
 from agent.daemon.api.mesh_handlers import MeshHandlers
 from agent.daemon.api.request_handlers import RequestHandlers
-from agent.daemon.api.server import ControlServer, MetricsServer
+from agent.daemon.api.server import ControlServer, TcpServer
 from agent.daemon.core.consequences import Action, watched
 from agent.daemon.core.host_facts import look_at_host
 from agent.daemon.core.loop import Loop
@@ -272,7 +272,7 @@ class HostAgent:
         )
         servers: tuple[Part, ...] = (self._control,)
         if address := settings.metrics.address:
-            servers += (MetricsServer(address, answers.open_paths(), self._poller),)
+            servers += (TcpServer("metrics", address, answers.open_paths(), self._poller),)
         self._host_parts: tuple[Part, ...] = (
             self._names,
             self._containers,

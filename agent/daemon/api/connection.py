@@ -1,6 +1,7 @@
 """One connection of the control socket: one HTTP/1.1 request in, one document out.
 
-Every request is answered with JSON, and a request with more than one reading changes nothing.
+Every request is answered with JSON, and a request with more than one reading changes nothing. The
+web page (agent.daemon.ui) and its stream of events are the exceptions.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import re
 import select
 import socket
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
+from types import MappingProxyType
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
@@ -23,7 +25,7 @@ from agent.daemon.api.connection_limit import ConnectionLimit
 from agent.errors import HostmeshError, NotRoot, UsageError
 from agent.thread_call import serving
 
-__all__ = ["Handler", "Paths", "Text", "error_document", "peer_uid"]
+__all__ = ["Chunks", "Handler", "Paths", "Stream", "Text", "error_document", "peer_uid"]
 
 Document = Mapping[str, Any]
 Query = Mapping[str, str]
@@ -31,6 +33,7 @@ _BODY_LIMIT = 64 * 1024
 _REQUEST_TIMEOUT_S = 10.0
 _QUERY_FIELDS = 8
 _LENGTH = re.compile(r"[0-9]{1,9}")
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +42,36 @@ class Text:
 
     body: bytes
     content_type: str
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Answer = Document | Text | tuple[int, Document]
+class Chunks(Protocol):
+    """The parts of a stream."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Return each part as soon as it is there, and now and then b"" while none is."""
+        ...
+
+    def close(self) -> object:
+        """Release what the stream holds; called once, even if no part was taken."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """An answer that continues until either side closes the connection.
+
+    Attributes:
+        pause_s: Pause after each part; the client's end is noticed meanwhile.
+    """
+
+    chunks: Chunks
+    content_type: str
+    pause_s: float
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Answer = Document | Text | Stream | tuple[int, Document]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +103,10 @@ class Server(Protocol):
 
     paths: Paths
     limit: ConnectionLimit
+
+    def serves_as(self, host: str) -> bool:
+        """Return whether requests with this Host header are answered."""
+        ...
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -108,6 +142,13 @@ class Handler(BaseHTTPRequestHandler):
         """Answer with a document."""
         path, _, raw = self.path.partition("?")
         paths = self.server.paths
+        if not self.server.serves_as(self.headers.get("Host", "")):
+            error = UsageError(
+                "requests that name this host otherwise than by an address are refused",
+                hint="open the page by an address, such as http://127.0.0.1:PORT, or as localhost",
+            )
+            self._send(HTTPStatus.MISDIRECTED_REQUEST, error_document(error))
+            return
         if path in paths.read:
             self._answer(paths.read[path])
         elif path in paths.query:
@@ -122,6 +163,8 @@ class Handler(BaseHTTPRequestHandler):
             self._unknown()
             return
         try:
+            if "Origin" in self.headers:  # only browsers send it: no page may change anything
+                raise UsageError("a web page may change nothing", hint="use agentctl")
             body = self._body()
         except HostmeshError as error:
             self._send(*_refusal(error))
@@ -133,9 +176,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def _is_waiting(self) -> bool:
         """Return whether the client is connected; one that only ended its sending is."""
+        return not self._ends(select.POLLHUP, 0)
+
+    def _ends(self, how: int, within_s: float) -> bool:
+        """Wait for the client's end: POLLHUP, or POLLRDHUP for one that ended its sending."""
         poller = select.poll()
-        poller.register(self.connection, 0)
-        return not any(events & select.POLLHUP for _, events in poller.poll(0))
+        poller.register(self.connection, how)
+        return any(events & (how | select.POLLHUP) for _, events in poller.poll(within_s * 1000))
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, ANN401 # http.server's signature
         """Log nothing: requests are not news."""
@@ -192,7 +239,9 @@ class Handler(BaseHTTPRequestHandler):
         finally:
             self.server.limit.end_work(self.connection)
         if isinstance(answer, Text):
-            self._write(HTTPStatus.OK, answer.body, answer.content_type)
+            self._write(HTTPStatus.OK, answer.body, answer.content_type, answer.headers)
+        elif isinstance(answer, Stream):
+            self._write_stream(answer)
         else:
             self._send(*(answer if isinstance(answer, tuple) else (HTTPStatus.OK, answer)))
 
@@ -200,14 +249,38 @@ class Handler(BaseHTTPRequestHandler):
         payload = json.dumps(document, separators=(",", ":")).encode() + b"\n"
         self._write(status, payload, "application/json")
 
-    def _write(self, status: int, payload: bytes, content_type: str) -> None:
+    def _write(
+        self,
+        status: int,
+        payload: bytes,
+        content_type: str,
+        headers: Mapping[str, str] = _NO_HEADERS,
+    ) -> None:
         with contextlib.suppress(OSError):  # the client went away
-            self.send_response(status)
-            self.send_header("Content-Type", content_type)
-            self.send_header("Content-Length", str(len(payload)))
-            self.send_header("Connection", "close")
-            self.end_headers()
+            length = {"Content-Length": str(len(payload))}
+            self._write_head(status, content_type, {**length, **headers})
             self.wfile.write(payload)
+
+    def _write_stream(self, stream: Stream) -> None:
+        """Send a stream's parts until the client is gone or takes none within the timeout.
+
+        The connection counts as idle: for a new client, the limit may end it.
+        """
+        with contextlib.closing(stream.chunks), contextlib.suppress(OSError):
+            self._write_head(HTTPStatus.OK, stream.content_type, stream.headers)
+            for chunk in stream.chunks:
+                if chunk:
+                    self.wfile.write(chunk)
+                if self._ends(select.POLLRDHUP, stream.pause_s):
+                    return
+
+    def _write_head(self, status: int, content_type: str, headers: Mapping[str, str]) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Connection", "close")
+        self.end_headers()
 
 
 def peer_uid(connection: socket.socket) -> int:

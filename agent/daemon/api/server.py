@@ -12,10 +12,12 @@ import contextlib
 import grp
 import json
 import os
+import re
 import socket
 import time
 from functools import partial
 from http import HTTPStatus
+from ipaddress import ip_address
 from pathlib import Path
 
 from agent.daemon.api.connection import Handler, Paths, error_document, peer_uid
@@ -23,7 +25,7 @@ from agent.daemon.api.connection_limit import ConnectionLimit
 from agent.errors import AgentUnavailable, StateError
 from agent.threads import Poller, Wait, start_thread
 
-__all__ = ["ControlServer", "MetricsServer"]
+__all__ = ["ControlServer", "TcpServer", "is_address"]
 
 _CONNECTION_S = 300.0
 """A connection may stay that long at most, whatever it does."""
@@ -63,6 +65,10 @@ class _Server:
         """Stop answering."""
         self._poller.remove(self)
         self._listener.close()
+
+    def serves_as(self, host: str) -> bool:  # noqa: ARG002 # for those that look
+        """Return whether requests with this Host header are answered: all."""
+        return True
 
     def waits_for(self) -> Wait:
         """Return the socket that is listened on, and when the time of a connection is over.
@@ -151,30 +157,56 @@ class ControlServer(_Server):
         self._path.unlink(missing_ok=True)
 
 
-class MetricsServer(_Server):
-    """Serves read-only paths on a TCP address, for Prometheus and load balancers.
+class TcpServer(_Server):
+    """Serves read-only paths on a TCP address, for Prometheus, load balancers and browsers.
 
     Args:
+        name: The section of the settings that names the address: "metrics", "ui".
         address: Where to listen.
         paths: What to answer; nothing that changes anything.
         poller: Shared with other sources; None: one of its own.
+        by_address: Answer only requests whose Host is an address or localhost. A name may be a web
+            page's that resolves to this host to read it (DNS rebinding).
 
     Raises:
         StateError: The address cannot be listened on.
     """
 
     def __init__(
-        self, address: tuple[str, int], paths: Paths, poller: Poller | None = None
+        self,
+        name: str,
+        address: tuple[str, int],
+        paths: Paths,
+        poller: Poller | None = None,
+        *,
+        by_address: bool = False,
     ) -> None:
         try:
             listener = socket.create_server(address, backlog=_QUEUE)
         except OSError as error:
             raise StateError(
-                f"metrics cannot be served on {address[0]}:{address[1]}: {error.strerror}",
-                hint="check metrics.listen in agent.toml",
+                f"{name} cannot be served on {address[0]}:{address[1]}: {error.strerror}",
+                hint=f"check {name}.listen in agent.toml",
             ) from error
-        super().__init__("metrics", listener, paths, poller)
+        super().__init__(name, listener, paths, poller)
+        self._by_address = by_address
         self.port: int = listener.getsockname()[1]
+
+    def serves_as(self, host: str) -> bool:
+        """Return whether requests with this Host header are answered."""
+        return not self._by_address or is_address(host)
+
+
+def is_address(host: str) -> bool:
+    """Return whether a Host header has an address or localhost, with or without a port."""
+    name = host.rpartition(":")[0] if re.search(r":[0-9]{1,5}$", host) else host
+    if name.lower() == "localhost":
+        return True
+    try:
+        ip_address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
 
 
 def _listen(path: Path, group: str) -> socket.socket:

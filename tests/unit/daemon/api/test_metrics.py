@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agent.daemon.api.connection import Paths, Text
 from agent.daemon.api.metrics import Reading, render
-from agent.daemon.api.server import MetricsServer
+from agent.daemon.api.server import TcpServer
 from agent.daemon.state.agent_state import AgentState
 from agent.daemon.state.mesh_state import MeshState
 from agent.daemon.telemetry.condition_registry import ActiveCondition
@@ -166,7 +166,7 @@ def test_the_library_is_loaded_when_first_asked() -> None:
 
 def test_metrics_over_tcp_cannot_change_anything() -> None:
     routes = Paths({"/metrics": lambda: Text(b"x 1\n", "text/plain")}, {})
-    server = MetricsServer(("127.0.0.1", 0), routes)
+    server = TcpServer("metrics", ("127.0.0.1", 0), routes)
     server.start()
 
     def ask(method: str, path: str) -> tuple[int, bytes]:
@@ -179,7 +179,7 @@ def test_metrics_over_tcp_cannot_change_anything() -> None:
     assert ask("GET", "/v1/status")[0] == 404
     assert ask("POST", "/v1/leave")[0] == 404
     with pytest.raises(StateError) as caught:
-        MetricsServer(("127.0.0.1", server.port), routes)
+        TcpServer("metrics", ("127.0.0.1", server.port), routes)
     assert "metrics.listen" in caught.value.hint
     server.stop()
 

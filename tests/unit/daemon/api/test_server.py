@@ -157,6 +157,16 @@ def test_documents_and_statuses(path: Path) -> None:
     assert ask(path, "GET", "/healthz?verbose") == (503, {"ok": False})
 
 
+def test_promise_11_a_web_page_may_change_nothing(
+    path: Path, changed: list[Mapping[str, Any]]
+) -> None:
+    """A browser may have the socket behind a port of its own machine, such as with ssh -L."""
+    headers = {"Origin": "https://evil.example", "Content-Type": "text/plain"}
+    status, document = ask(path, "POST", "/v1/echo", {"force": True}, headers)
+    assert (status, changed) == (400, [])
+    assert document["error"]["message"] == "a web page may change nothing"
+
+
 def test_the_socket_is_for_root_and_its_group_only(path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o660
 
