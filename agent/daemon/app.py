@@ -41,6 +41,7 @@ from agent.daemon.telemetry.condition_registry import ConditionRegistry
 from agent.daemon.telemetry.observer import Observer, open_history
 from agent.daemon.telemetry.systemd import Notifier
 from agent.daemon.telemetry.thread_errors import ThreadErrors
+from agent.daemon.ui.paths import open_to_network, page_paths
 from agent.daemon.wiring import (
     check_host,
     copied_lease,
@@ -266,13 +267,20 @@ class HostAgent:
             freshness=answers.freshness,
             read_endpoints=partial(read_endpoints, self._client, self._registry.keys),
         )
-        paths = answers.paths().and_those_of(self._changes().paths(), mesh.paths())
+        documents = answers.paths().and_those_of(mesh.paths())
+        page = page_paths(documents, answers.events)
+        paths = documents.and_those_of(self._changes().paths(), page)
         self._control = ControlServer(
             settings.agent.socket, settings.agent.socket_group, paths, poller=self._poller
         )
         servers: tuple[Part, ...] = (self._control,)
         if address := settings.metrics.address:
             servers += (TcpServer("metrics", address, answers.open_paths(), self._poller),)
+        if address := settings.ui.address:
+            servers += (TcpServer("ui", address, page, self._poller, by_address=True),)
+        if settings.ui.is_open:
+            reached = events.ConditionsFound(ConditionSource.PAGE, (open_to_network(settings.ui),))
+            self._inbox.post(reached)
         self._host_parts: tuple[Part, ...] = (
             self._names,
             self._containers,

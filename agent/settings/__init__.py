@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         RestartPolicy,
         RouteSettings,
         Settings,
+        UiSettings,
         WireGuardSettings,
     )
 
@@ -50,6 +51,7 @@ __all__ = [
     "RestartPolicy",
     "RouteSettings",
     "Settings",
+    "UiSettings",
     "WireGuardSettings",
     "load_settings",
     "overrides_from_flags",

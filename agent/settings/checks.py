@@ -24,6 +24,10 @@ def cross_checks(settings: Settings) -> Iterator[Problem]:
     if settings.mesh.cidr is not None:
         yield from _mesh(settings.mesh, settings.mesh.cidr)
     yield from _lease(settings.lease)
+    if settings.ui.is_open and not settings.ui.open_to_network:
+        why = "every machine that reaches it could read the page"
+        what = f"{settings.ui.listen} is no loopback address, so {why}"
+        yield "ui.listen", f"{what}; if they may, set ui.open_to_network = true, too"
     length = len(str(settings.agent.socket).encode())
     if length > _MAX_SOCKET_PATH_BYTES:
         why = f"the kernel takes {_MAX_SOCKET_PATH_BYTES} bytes for the control socket's path"

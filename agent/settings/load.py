@@ -35,6 +35,7 @@ SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
         "agent": sections.AgentSettings,
         "wireguard": sections.WireGuardSettings,
         "metrics": sections.MetricsSettings,
+        "ui": sections.UiSettings,
         "log": sections.LogSettings,
     }
 )

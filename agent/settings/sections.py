@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from agent.errors import SettingsError
 from agent.model import BACKENDS, DEFAULT_BACKEND, LEVEL, PRIVATE_RANGES, Access, Bounds, MeshConfig
-from agent.model.family import IPV4, Address, Network, last_subnet
+from agent.model.family import IPV4, Address, Network, last_subnet, read_address
 from agent.settings import value_types as kinds
 from agent.settings.place import DEFAULT_PATH, DEFAULT_RUN_DIR, SOCKET_NAME
 from agent.settings.value_types import setting
@@ -43,6 +43,7 @@ __all__ = [
     "RestartPolicy",
     "RouteSettings",
     "Settings",
+    "UiSettings",
 ]
 
 FirewallVariant = Literal["auto", "nft", "legacy"]
@@ -282,8 +283,34 @@ class MetricsSettings:
     @property
     def address(self) -> tuple[str, int] | None:
         """Address and port, None when metrics are on the control socket only."""
-        host, _, port = self.listen.rpartition(":")
-        return (host, int(port)) if port else None
+        return _listened(self.listen)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UiSettings:
+    """[ui]: where browsers may ask for the web page besides the control socket; nowhere by default.
+
+    Attributes:
+        open_to_network: The address may be one that other machines reach.
+    """
+
+    listen: str = setting(kinds.LISTEN, "")
+    open_to_network: bool = setting(kinds.BOOLEAN, default=False)
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Address and port, None when the page is on the control socket only."""
+        return _listened(self.listen)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether other machines reach the address."""
+        return self.address is not None and not read_address(self.address[0]).is_loopback
+
+
+def _listened(listen: str) -> tuple[str, int] | None:
+    host, _, port = listen.rpartition(":")
+    return (host, int(port)) if port else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,6 +342,7 @@ class Settings:
     agent: AgentSettings = field(default_factory=AgentSettings)
     wireguard: WireGuardSettings = field(default_factory=WireGuardSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
+    ui: UiSettings = field(default_factory=UiSettings)
     log: LogSettings = field(default_factory=LogSettings)
     path: Path = DEFAULT_PATH
     sources: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))

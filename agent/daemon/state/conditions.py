@@ -64,6 +64,7 @@ class ConditionSource(StrEnum):
     LEASE = "lease"
     LEAVING = "leaving"
     NAMES = "names"
+    PAGE = "page"
     PUBLISHING = "publishing"
     ROUTES = "routes"
     RULES = "rules"

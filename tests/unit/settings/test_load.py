@@ -32,7 +32,7 @@ EXPECTED = """\
 environment HOSTMESH_ETDC_PREFIX: unknown; did you mean HOSTMESH_ETCD_PREFIX?
 environment HOSTMESH_LEASE_TTL_S: lease.ttl_s: must be a whole number from 60 to 9000000000, not text ('soon')
 flag: log.levle: unknown key; did you mean log.level?
-flag: nothing: unknown section; there are [etcd], [mesh], [host], [routes], [firewall], [networks], [docker], [lease], [agent], [wireguard], [metrics], [log]
+flag: nothing: unknown section; there are [etcd], [mesh], [host], [routes], [firewall], [networks], [docker], [lease], [agent], [wireguard], [metrics], [ui], [log]
 25: mesh.cidr: is missing; [mesh] needs it"""  # noqa: E501 - as they are printed
 
 
@@ -73,6 +73,20 @@ def test_a_later_source_overrides_an_earlier_one(tmp_path: Path) -> None:
     assert settings.sources["host.name"] == f"{path}:5"
     assert settings.sources["log.level"] == "flag"
     assert "etcd.endpoints" not in settings.sources
+
+
+@pytest.mark.parametrize("listen", ["192.0.2.1:9560", "0.0.0.0:9560"])
+def test_promise_11_the_page_is_open_to_the_network_only_if_the_file_says_so(
+    tmp_path: Path, listen: str
+) -> None:
+    text = f'[ui]\nlisten = "{listen}"\n'
+    (problem,) = problems_of(tmp_path, text)
+    assert problem.startswith(f"2: ui.listen: {listen} is no loopback address")
+    assert "ui.open_to_network = true" in problem
+    (tmp_path / "agent.toml").write_text(text + "open_to_network = true\n")
+    assert load_settings(tmp_path / "agent.toml").ui.is_open
+    (tmp_path / "agent.toml").write_text('[ui]\nlisten = "127.0.0.1:9560"\n')
+    assert not load_settings(tmp_path / "agent.toml").ui.is_open
 
 
 def test_every_mistake_is_reported_at_once_with_its_line(tmp_path: Path) -> None:
