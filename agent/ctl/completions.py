@@ -15,6 +15,7 @@ from typing import Any
 import shtab
 
 from agent.ctl.parser import build_parser
+from agent.ctl.verbtable import VERBS
 
 __all__ = ["FILES", "main", "script"]
 
@@ -35,11 +36,14 @@ _HOSTS = {"bash": _FUNCTION, "zsh": _FUNCTION, "fish": _NAMES.removeprefix("$")}
 def script(shell: str) -> str:
     """Return the script of one shell of FILES."""
     parser = build_parser()
+    names = list(dict.fromkeys(verb.words[0] for verb in VERBS if not verb.hidden))
     for action in _actions(parser):
         if action.metavar in _HOST_ARGUMENTS:
             action.complete = _HOSTS
         elif action.metavar == "FILE":
             action.complete = shtab.FILE
+        elif action.metavar == "VERB" and not action.choices:
+            action.choices = names
     found: str = shtab.complete(parser, shell=shell, preamble=_PREAMBLE[shell])
     return found
 

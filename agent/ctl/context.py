@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from agent.ctl.client import AgentClient
-from agent.ctl.output import Palette, json_text, sentence
-from agent.errors import NotRoot, Refused, SettingsError
+from agent.ctl.documents import DOCUMENTS, document_text, stream_text
+from agent.ctl.output import Palette, Table, lay_out, sentence
+from agent.errors import NotRoot, Refused, SettingsError, UsageError
 from agent.settings.place import socket_at_a_glance
 from agent.settings.text import printable, whole_number
 
@@ -101,9 +102,19 @@ class Context:
 
     @property
     def form(self) -> str:
-        """Form of the answer: text, wide or json."""
+        """Form of the answer: text, wide, json or yaml."""
         form: str = self.args.output
         return form
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether to show all columns, and to cut none."""
+        return self.form == "wide"
+
+    @property
+    def is_document(self) -> bool:
+        """Whether the answer is for programs."""
+        return self.form in DOCUMENTS
 
     @property
     def width(self) -> int | None:
@@ -132,17 +143,49 @@ class Context:
         """Print one line of the answer; ``line`` is clean already."""
         print(line, file=self.stdout)
 
-    def say_json(self, document: Mapping[str, Any]) -> None:
-        """Print the answer as JSON."""
-        self.say(json_text(document))
+    def say_one_of_many(self, document: Mapping[str, Any]) -> None:
+        """Print one document of a stream, such as that of --follow."""
+        self.say(stream_text(document, self.form))
 
     def show(self, document: Mapping[str, Any], lines: Callable[[], Iterable[str]]) -> None:
-        """Print a document: as JSON, or in ``lines``, which are clean already."""
-        if self.form == "json":
-            self.say_json(document)
+        """Print a document: as JSON or YAML, or in ``lines``, which are clean already."""
+        if self.is_document:
+            self.say(document_text(document, self.form))
             return
         for line in lines():
             self.say(line)
+
+    def show_table(self, document: Mapping[str, Any], table: Callable[[], Table]) -> None:
+        """Print a document: as JSON or YAML, or as a table by --sort and --no-headers.
+
+        The verb takes TABLE of agent.ctl.verbtable.row. Without headers stdout has rows only, for
+        other programs; lines around the table go to stderr.
+
+        Raises:
+            UsageError: --sort or --no-headers with a form that has no table, or no such column.
+        """
+        if self.is_document and (self.args.sort or self.args.no_headers):
+            raise UsageError(
+                f"--sort and --no-headers are for tables, not for -o {self.form}",
+                hint="leave them out, or sort with jq",
+            )
+        made = Table() if self.is_document else table()
+        if self.args.no_headers:
+            for line in (*made.warnings, *made.before, *made.after):
+                self.remark(line)
+            made = made._replace(warnings=(), before=(), after=())
+        self.show(document, lambda: self.table_lines(made))
+
+    def table_lines(self, table: Table) -> list[str]:
+        """Return the lines of a table and around it, by -o wide, --sort and --no-headers."""
+        width = None if self.is_wide else self.width
+        return lay_out(
+            table,
+            width,
+            sort=self.args.sort,
+            headers=not self.args.no_headers,
+            paint=self.palette.paint,
+        )
 
     def remark(self, line: str) -> None:
         """Print a remark on stderr."""
@@ -156,8 +199,8 @@ class Context:
             nothing: The answer when there was nothing to do.
         """
         done, todo = document.get("done") or [], document.get("todo") or []
-        if self.form == "json":
-            self.say_json(document)
+        if self.is_document:
+            self.show(document, tuple)
             return 1 if todo else 0
         for line in done:
             self.say(sentence(line))

@@ -6,27 +6,29 @@ any host can write, and must not reach the terminal as commands.
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
+from agent.errors import UsageError
 from agent.settings.text import printable
 
 __all__ = [
     "STATE_STYLES",
     "Column",
     "Palette",
+    "Table",
     "clean",
     "cut",
     "duration",
     "flow",
-    "json_text",
+    "lay_out",
     "natural",
     "render_table",
     "sentence",
+    "span_s",
     "step_lines",
 ]
 
@@ -44,6 +46,8 @@ STATE_STYLES = {"ready": "good", "degraded": "bad", "stopped": "bad", "silent": 
 """How a host's state is painted."""
 _NUMBERS = re.compile(r"([0-9]+)")
 _COLOUR = re.compile(r"(\x1b\[[0-9]*m)")
+_UNITS_S = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+_OWN = "* "  # the first cell of this host's row, in some tables
 
 
 def clean(value: object, *, max_chars: int = _MAX_CELL_CHARS) -> str:
@@ -68,6 +72,16 @@ def natural(text: object) -> tuple[tuple[int, int, str], ...]:
         (0, len(digits), digits) if number % 2 else (1, 0, part)
         for number, part in enumerate(parts)
         for digits in (part.lstrip("0"),)
+    )
+
+
+def span_s(text: str) -> float | None:
+    """Return the seconds of 60, 45s, 3h12m, 2d4h or 1w, as :func:`duration` writes them."""
+    if not re.fullmatch(r"\d+(\.\d+)?|(\d+(\.\d+)?(ms|s|m|h|d|w))+", text):
+        return None
+    return sum(
+        float(number) * _UNITS_S[unit]
+        for number, unit in re.findall(r"(\d+(?:\.\d+)?)([a-z]*)", text)
     )
 
 
@@ -265,9 +279,85 @@ def _aligned(column: Column, width: int, cells: Sequence[str]) -> list[str]:
     return [space + text if column.right else text + space for text, space in pairs]
 
 
-def json_text(document: Mapping[str, Any]) -> str:
-    """Return ``document`` as indented JSON in ASCII: harmless for a terminal."""
-    return json.dumps(document, indent=2, ensure_ascii=True)
+class Table(NamedTuple):
+    """A table, as the answer of a verb. Cells are made harmless when it is laid out.
+
+    Attributes:
+        styles: A style of :class:`Palette` for each row, "" for none; empty: no row has one.
+        warnings: Harmless lines above everything, such as how old the data is.
+        before: Harmless lines above the table.
+        after: Harmless lines below it.
+        empty: The line in place of a table without rows.
+    """
+
+    columns: Sequence[Column] = ()
+    rows: Sequence[Sequence[object]] = ()
+    styles: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+    before: Sequence[str] = ()
+    after: Sequence[str] = ()
+    empty: str = ""
+
+
+def lay_out(
+    table: Table,
+    width: int | None,
+    *,
+    sort: str | None = None,
+    headers: bool = True,
+    paint: Callable[[str, str], str] = lambda _style, text: text,
+) -> list[str]:
+    """Return the lines of a table and around it; without rows the line for that.
+
+    Args:
+        paint: Paints a line in a style.
+        sort: Title of the column to sort by, in any case; None: as the rows are.
+        headers: Whether to begin with the titles.
+
+    Raises:
+        UsageError: There is no column ``sort``.
+    """
+    table = table if sort is None else _sorted(table, sort)
+    titles, *body = render_table(table.columns, table.rows, width)
+    if table.styles:
+        pairs = zip(table.styles, body, strict=True)
+        body = [paint(style, line) if style else line for style, line in pairs]
+    if headers:
+        body = [titles, *body] if body else [table.empty] * bool(table.empty)
+    warnings, before, after = (
+        [line for text in texts for line in flow(text, width, rest=2)]
+        for texts in (table.warnings, table.before, table.after)
+    )
+    return [*(paint("warn", line) for line in warnings), *before, *body, *after]
+
+
+def _sorted(table: Table, sort: str) -> Table:
+    titles = [column.title.strip().casefold() for column in table.columns]
+    wanted = sort.strip().replace("-", " ").replace("_", " ").casefold()
+    if wanted not in titles:
+        known = ", ".join(column.title.strip() for column in table.columns) or "none"
+        raise UsageError(
+            f"this table has no column {clean(sort)}",
+            hint=f"columns: {known}; -o wide may add some",
+        )
+    index = titles.index(wanted)
+    styles = table.styles or [""] * len(table.rows)
+    order = sorted(
+        zip(table.rows, styles, strict=True),
+        key=lambda pair: _sort_key(table.columns[index], pair[0][index]),
+    )
+    return table._replace(rows=[row for row, _ in order], styles=[style for _, style in order])
+
+
+def _sort_key(column: Column, value: object) -> tuple[int, object]:
+    """Return a key: numbers and durations by size, then text in natural order, then nothing."""
+    if isinstance(value, int | float):
+        return 0, value
+    text = str(value or "").lstrip(_OWN)
+    amount = span_s(text.removesuffix(" ago").replace(" ", "")) if column.right else None
+    if amount is not None:
+        return 0, amount
+    return (1, natural(text.casefold())) if text not in {"", "-"} else (2, 0)
 
 
 class Palette:

@@ -23,7 +23,7 @@ _HELP_AT = 28
 _VERB_AT = 20
 _CONVERT: dict[str, Any] = {"TIME": seconds, "FILE": Path}
 _PROGRAM = "agentctl"
-_FORMS = {"--json": "JSON", "--wide": "more columns"}
+_FORMS = {"--json": "JSON", "--yaml": "YAML", "--wide": "more columns"}
 
 
 class _Formatter(argparse.HelpFormatter):
@@ -173,7 +173,7 @@ def _common(timeout_s: float | None = None) -> _Parser:
     """
     common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     add = common.add_argument_group("options of every verb, before or after it").add_argument
-    forms = ("text", "wide", "json")
+    forms = ("text", "wide", "json", "yaml")
     add(
         "-o", "--output", choices=forms, metavar="|".join(forms),
         help="form of the answer (text)",

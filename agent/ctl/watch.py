@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 import threading
@@ -79,7 +78,7 @@ def _why(error: HostmeshError) -> str:
 
 
 def _is_screen(context: Context) -> bool:
-    return context.stdout.isatty() and context.form != "json" and not context.is_dumb
+    return context.stdout.isatty() and not context.is_document and not context.is_dumb
 
 
 class _Screen:
@@ -116,7 +115,7 @@ class _Screen:
 
 
 class _Lines:
-    """One line for each change; with -o json one document for each."""
+    """One line for each change; with -o json or yaml one document for each."""
 
     def __init__(
         self, context: Context, changes: Callable[[Document, Document], list[str]]
@@ -135,8 +134,9 @@ class _Lines:
         if self._before is not None and not found:
             return
         self._before = document
-        if self._context.form == "json":
-            self._say(json.dumps(document, ensure_ascii=True))
+        if self._context.is_document:
+            self._context.say_one_of_many(document)
+            self._context.stdout.flush()
             return
         for line in found:
             self._event(line)
@@ -148,7 +148,7 @@ class _Lines:
             self._event(clean(message))
 
     def _event(self, line: str) -> None:
-        if self._context.form == "json":
+        if self._context.is_document:
             self._context.remark(line)
         else:
             self._say(f"{_clock()} {line}")

@@ -8,11 +8,11 @@ from typing import Any
 
 from agent.ctl import direct
 from agent.ctl.context import Context
-from agent.ctl.output import Column, render_table
+from agent.ctl.output import Column, Table
 from agent.ctl.stale import banner
 from agent.registry.operations.hosts import HostRef, meant
 
-__all__ = ["lines", "run", "service_of"]
+__all__ = ["run", "service_of", "table"]
 
 _COLUMNS = (
     Column(title="  HOST", shrink_to=10),
@@ -38,18 +38,18 @@ def run(context: Context) -> int:
         found = meant(found, context.args.host, _host)
     found = [each for each in found if _is_meant(each, context.args.pattern)]
     document = {**document, "containers": found}
-    wide = context.form == "wide"
-    context.show(document, lambda: lines(document, wide=wide, width=context.width))
+    context.show_table(document, lambda: table(document, wide=context.is_wide))
     return 0
 
 
-def lines(document: Mapping[str, Any], *, wide: bool, width: int | None) -> list[str]:
-    """Lay out the containers, a line for each address; ``wide`` adds columns and cuts nothing."""
-    rows = [row for each in document["containers"] for row in _rows(each, wide=wide)]
-    if not rows:
-        return [*banner(document), "no such container runs in the mesh"]
-    columns = _COLUMNS + (_WIDE if wide else ())
-    return banner(document) + render_table(columns, rows, None if wide else width)
+def table(document: Mapping[str, Any], *, wide: bool) -> Table:
+    """Return the containers as a table, a row for each address; ``wide`` adds columns."""
+    return Table(
+        columns=_COLUMNS + (_WIDE if wide else ()),
+        rows=[row for each in document["containers"] for row in _rows(each, wide=wide)],
+        warnings=banner(document),
+        empty="no such container runs in the mesh",
+    )
 
 
 def service_of(container: Mapping[str, Any]) -> str:

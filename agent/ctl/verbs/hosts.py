@@ -8,11 +8,11 @@ from typing import Any
 from agent.ctl import direct
 from agent.ctl.client import Document
 from agent.ctl.context import Context
-from agent.ctl.output import Column, Palette, clean, duration, flow, natural, render_table
+from agent.ctl.output import Column, Table, clean, duration, natural
 from agent.ctl.stale import age, banner, count_states, state_of
 from agent.ctl.verbs.leases import changes
 
-__all__ = ["lines", "run"]
+__all__ = ["run", "table"]
 
 _NAMED = 10
 _COLUMNS = (
@@ -45,46 +45,39 @@ def run(context: Context) -> int:
             changes,
         )
     document = direct.ask(context, "/v1/leases")
-    context.show(document, lambda: _screen(context, document))
+    context.show_table(document, lambda: table(document, wide=context.is_wide))
     return 0
 
 
 def _screen(context: Context, document: Document) -> list[str]:
-    wide = context.form == "wide"
-    return lines(document, wide=wide, width=context.width, palette=context.palette)
+    return context.table_lines(table(document, wide=context.is_wide))
 
 
-def lines(
-    document: Mapping[str, Any], *, wide: bool, width: int | None, palette: Palette
-) -> list[str]:
-    """Lay out the document of GET /v1/leases for people, in natural order of names."""
+def table(document: Mapping[str, Any], *, wide: bool) -> Table:
+    """Return the document of GET /v1/leases for people, in natural order of names."""
     hosts = [*document["leases"], *document.get("without_lease", [])]
     hosts.sort(key=lambda each: (natural(_name(each)), natural(_subnet(each))))
-    found = [palette.paint("warn", each) for each in banner(document)]
-    if not hosts:
-        return [*found, "no host is in the mesh"]
-    limit = None if wide else width
-    columns = _COLUMNS + (_WIDE if wide else ())
-    table = render_table(columns, [_row(each, wide=wide) for each in hosts], limit)
-    found += [table[0]]
-    found += [_painted(*each, palette) for each in zip(hosts, table[1:], strict=True)]
     troubled = sum(bool(each.get("conditions")) for each in hosts)
-    text = f"{count_states(hosts, 'host')}; {troubled} with conditions: agentctl status there"
-    found += flow(text if troubled else count_states(hosts, "host"), limit, rest=2)
-    return found + _older(document, hosts, limit)
+    more = f"; {troubled} with conditions: agentctl status there" if troubled else ""
+    after = [count_states(hosts, "host") + more, *_older(document, hosts)]
+    return Table(
+        columns=_COLUMNS + (_WIDE if wide else ()),
+        rows=[_row(each, wide=wide) for each in hosts],
+        styles=[_style(each) for each in hosts],
+        warnings=banner(document),
+        after=after if hosts else (),
+        empty="no host is in the mesh",
+    )
 
 
-def _older(
-    document: Mapping[str, Any], hosts: list[Mapping[str, Any]], width: int | None
-) -> list[str]:
+def _older(document: Mapping[str, Any], hosts: list[Mapping[str, Any]]) -> list[str]:
     """Name the hosts whose agents are older than the newest one."""
     older = [clean(_name(each)) for each in hosts if each.get("outdated")]
     if not older:
         return []
     more = f" and {len(older) - _NAMED} more" if len(older) > _NAMED else ""
     named = ", ".join(older[:_NAMED]) + more
-    text = f"older than hostmesh {clean(document.get('newest_version'))}: {named}; upgrade them"
-    return flow(text, width, rest=2)
+    return [f"older than hostmesh {clean(document.get('newest_version'))}: {named}; upgrade them"]
 
 
 def _name(host: Mapping[str, Any]) -> str:
@@ -120,9 +113,9 @@ def _state(host: Mapping[str, Any]) -> str:
     return state_of({**host, "last_seen_s": None, "silent_s": None})
 
 
-def _painted(host: Mapping[str, Any], line: str, palette: Palette) -> str:
+def _style(host: Mapping[str, Any]) -> str:
     state = _state(host)
     if state == "DOWN":
-        return palette.paint("bad", line)
+        return "bad"
     calm = state in {"up", "flannel host"} and not (host.get("conditions") or host.get("outdated"))
-    return line if calm else palette.paint("warn", line)
+    return "" if calm else "warn"

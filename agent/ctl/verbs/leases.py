@@ -8,10 +8,10 @@ from typing import Any
 from agent.ctl import direct
 from agent.ctl.client import Document
 from agent.ctl.context import Context
-from agent.ctl.output import Column, clean, duration, flow, render_table
+from agent.ctl.output import Column, Table, clean, duration
 from agent.ctl.stale import banner, contact_changes, state_of
 
-__all__ = ["changes", "lines", "run"]
+__all__ = ["changes", "run", "table"]
 
 _COLUMNS = (
     Column(title="  HOST", shrink_to=10),
@@ -52,15 +52,12 @@ def run(context: Context) -> int:
             context, lambda client: client.get("/v1/leases"), lambda d: _screen(context, d), changes
         )
     document = direct.ask(context, "/v1/leases")
-    if context.form == "json":
-        context.say_json(document)
-    else:
-        context.say("\n".join(_screen(context, document)))
+    context.show_table(document, lambda: table(document, wide=context.is_wide))
     return 0
 
 
 def _screen(context: Context, document: Document) -> list[str]:
-    return lines(document, wide=context.form == "wide", width=context.width)
+    return context.table_lines(table(document, wide=context.is_wide))
 
 
 def changes(before: Document, now: Document) -> list[str]:
@@ -99,22 +96,20 @@ def _shown(key: str, lease: Mapping[str, Any]) -> str:
     return clean(", ".join(lease.get(key) or ()) if key == "conditions" else lease.get(key))
 
 
-def lines(document: Mapping[str, Any], *, wide: bool, width: int | None) -> list[str]:
-    """Lay out the document of GET /v1/leases; ``wide`` adds columns and cuts nothing."""
-    columns = _COLUMNS + (_WIDE if wide else ())
-    leases = document["leases"]
-    found = banner(document) + ([] if leases else ["no host has a lease"])
-    if leases:
-        found += render_table(
-            columns, (_row(each, wide=wide) for each in leases), None if wide else width
-        )
-    if document.get("previous"):
-        found += flow(_move(document), width, rest=2)
-    for aside in document.get("set_aside", []):
-        found += flow(
-            f"set aside: {clean(aside.get('key'))}: {clean(aside.get('reason'))}", width, rest=2
-        )
-    return found
+def table(document: Mapping[str, Any], *, wide: bool) -> Table:
+    """Return the document of GET /v1/leases as a table; ``wide`` adds columns."""
+    after = [_move(document)] if document.get("previous") else []
+    after += [
+        f"set aside: {clean(aside.get('key'))}: {clean(aside.get('reason'))}"
+        for aside in document.get("set_aside", [])
+    ]
+    return Table(
+        columns=_COLUMNS + (_WIDE if wide else ()),
+        rows=[_row(each, wide=wide) for each in document["leases"]],
+        warnings=banner(document),
+        after=after,
+        empty="no host has a lease",
+    )
 
 
 def _move(document: Mapping[str, Any]) -> str:

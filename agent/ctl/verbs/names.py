@@ -8,9 +8,9 @@ from typing import Any
 
 from agent.ctl import direct
 from agent.ctl.context import Context
-from agent.ctl.output import Column, render_table
+from agent.ctl.output import Column, Table, clean
 
-__all__ = ["TARGET", "lines", "run"]
+__all__ = ["TARGET", "run", "table"]
 
 TARGET = "/v1/names"
 _COLUMNS = (
@@ -31,7 +31,7 @@ def run(context: Context) -> int:
         each for each in document["names"] if pattern is None or _is_meant(each, document, pattern)
     ]
     document = {**document, "names": found}
-    context.show(document, lambda: lines(document, context.width))
+    context.show_table(document, lambda: table(document))
     return 0
 
 
@@ -41,17 +41,16 @@ def _is_meant(name: Mapping[str, Any], document: Mapping[str, Any], pattern: str
     return any(fnmatchcase(each, pattern.lower()) for each in (name["name"], full, *hosts))
 
 
-def lines(document: Mapping[str, Any], width: int | None) -> list[str]:
-    """Lay out the names, a line for each address."""
+def table(document: Mapping[str, Any]) -> Table:
+    """Return the names as a table, a row for each address."""
     if not document["domain"]:
-        return ["this mesh has no names; to turn them on: agentctl config set --names on"]
-    head = [f"names under {document['domain']}"]
+        off = "this mesh has no names; to turn them on: agentctl config set --names on"
+        return Table(_COLUMNS, empty=off)
+    head = [f"names under {clean(document['domain'])}"]
     if not document["complete"]:
-        head.append("not complete: etcd or Docker has not said everything yet, see agentctl status")
+        head.append("not complete: etcd or Docker has not answered yet, see agentctl status")
     rows = [row for each in document["names"] for row in _rows(each)]
-    if not rows:
-        return [*head, "no such name"]
-    return head + render_table(_COLUMNS, rows, width)
+    return Table(_COLUMNS, rows, before=head, empty="no such name")
 
 
 def _rows(name: Mapping[str, Any]) -> Iterator[list[object]]:

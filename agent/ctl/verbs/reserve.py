@@ -6,12 +6,12 @@ from typing import Any
 
 from agent.ctl import direct
 from agent.ctl.context import Context
-from agent.ctl.output import Column, render_table
+from agent.ctl.output import Column, Table
 from agent.errors import UsageError
 from agent.model.family import Network, network_order, read_network
 from agent.settings.text import shown
 
-__all__ = ["lines", "remove", "run"]
+__all__ = ["remove", "run", "table"]
 
 _COLUMNS = (
     Column(title="SUBNET"),
@@ -89,18 +89,17 @@ def _list(context: Context) -> int:
             view.reservations.items(), key=lambda item: network_order(item[0])
         )
     ]
-    width = None if context.form == "wide" else context.width
-    context.show({"version": 1, "reservations": found}, lambda: lines(found, width))
+    context.show_table({"version": 1, "reservations": found}, lambda: table(found))
     return 0
 
 
-def lines(reserved: list[dict[str, Any]], width: int | None) -> list[str]:
-    """Lay out the reservations."""
+def table(reserved: list[dict[str, Any]]) -> Table:
+    """Return the reservations as a table."""
     rows = [
         [each["subnet"], each["host_name"], "yes" if each["held"] else "no", each["host_id"]]
         for each in reserved
     ]
-    return render_table(_COLUMNS, rows, width) if rows else ["no subnet is reserved"]
+    return Table(_COLUMNS, rows, empty="no subnet is reserved")
 
 
 def remove(context: Context) -> int:

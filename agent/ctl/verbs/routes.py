@@ -7,10 +7,10 @@ from typing import Any
 
 from agent.ctl import direct
 from agent.ctl.context import Context
-from agent.ctl.output import Column, render_table
+from agent.ctl.output import Column, Table
 from agent.ctl.stale import banner
 
-__all__ = ["lines", "run"]
+__all__ = ["run", "table"]
 
 _COLUMNS = (
     Column(title="DESTINATION"),
@@ -25,18 +25,18 @@ _WIDE = (Column(title="WRITTEN BY", drop=1), Column(title="ROUTE", shrink_to=12,
 def run(context: Context) -> int:
     """Print the routes."""
     document = direct.ask(context, "/v1/routes")
-    wide = context.form == "wide"
-    width = None if wide else context.width
-    context.show(document, lambda: lines(document, wide=wide, width=width))
+    context.show_table(document, lambda: table(document, wide=context.is_wide))
     return 0
 
 
-def lines(document: Mapping[str, Any], *, wide: bool, width: int | None) -> list[str]:
-    """Lay out the document of GET /v1/routes."""
-    rows = [_row(route, wide=wide) for route in document.get("routes", [])]
-    if not rows:
-        return [*banner(document), "no routes"]
-    return banner(document) + render_table(_COLUMNS + (_WIDE if wide else ()), rows, width)
+def table(document: Mapping[str, Any], *, wide: bool) -> Table:
+    """Return the document of GET /v1/routes as a table; ``wide`` adds columns."""
+    return Table(
+        columns=_COLUMNS + (_WIDE if wide else ()),
+        rows=[_row(route, wide=wide) for route in document.get("routes", [])],
+        warnings=banner(document),
+        empty="no routes",
+    )
 
 
 def _row(route: Mapping[str, Any], *, wide: bool) -> list[object]:

@@ -53,7 +53,7 @@ def run(context: Context) -> int:
 
 
 def _screen(context: Context, document: Mapping[str, Any]) -> list[str]:
-    wide = context.form == "wide"
+    wide = context.is_wide
     return lines(document, wide=wide, width=context.width, palette=context.palette)
 
 

@@ -40,10 +40,7 @@ def run(context: Context) -> int:
         except AgentUnavailable as error:
             away = error
         if away is None and (line := reached(last)):
-            if context.form == "json":
-                context.say_json(last)
-            else:
-                context.say(line)
+            context.show(last, lambda: (line,))
             return 0
     if away is not None:
         raise CannotTell(f"not ready after {timeout_s:g} s: {away.message}", hint=away.hint)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.ctl.verbtable.row import WATCH, Argument, Verb
+from agent.ctl.verbtable.row import TABLE, WATCH, Argument, Verb
 
 __all__ = ["INSPECTION"]
 
@@ -19,15 +19,19 @@ INSPECTION = (
         "hosts",
         "list every host: state, version, containers, conditions",
         "hosts",
-        (WATCH,),
-        examples=("agentctl hosts", "agentctl hosts -o wide", "agentctl hosts --watch"),
+        (WATCH, *TABLE),
+        examples=(
+            "agentctl hosts",
+            "agentctl hosts -o wide --sort containers",
+            "agentctl hosts --watch",
+        ),
     ),
     Verb(
         "leases",
         "list every host's subnet, and whether the host is alive",
         "leases",
-        (WATCH,),
-        examples=("agentctl leases", "agentctl leases -o wide", "agentctl leases --watch"),
+        (WATCH, *TABLE),
+        examples=("agentctl leases -o wide", "agentctl leases --sort age --watch"),
     ),
     Verb(
         "containers",
@@ -36,18 +40,22 @@ INSPECTION = (
         (
             Argument("[PATTERN]", "only containers or services of this name; with * and ?"),
             Argument("--host", "only this host's, by its name or id", "HOST"),
+            *TABLE,
         ),
         examples=(
-            "agentctl containers",
-            "agentctl containers 'web*' --host host2",
             "agentctl containers -o wide",
+            "agentctl containers 'web*' --host host2",
+            "agentctl containers --sort container --no-headers",
         ),
     ),
     Verb(
         "names",
         "list names of containers and hosts, and which are shadowed",
         "names",
-        (Argument("[PATTERN]", "a name with * and ?, with or without the domain; or a host"),),
+        (
+            Argument("[PATTERN]", "a name with * and ?, with or without the domain; or a host"),
+            *TABLE,
+        ),
         examples=("agentctl names", "agentctl names 'api.*'", "agentctl names host2"),
     ),
     Verb(
@@ -61,7 +69,8 @@ INSPECTION = (
         "routes",
         "list mesh routes on this host: expected and installed",
         "routes",
-        examples=("agentctl routes", "agentctl routes -o wide"),
+        TABLE,
+        examples=("agentctl routes -o wide", "agentctl routes --sort host"),
     ),
     Verb(
         "firewall show",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.ctl.verbtable.row import DRY_RUN, HOST, RESTART_S, Argument, Verb
+from agent.ctl.verbtable.row import DRY_RUN, HOST, RESTART_S, TABLE, Argument, Verb
 
 __all__ = ["BACKEND_OPTIONS", "CONFIG_OPTIONS", "MESH"]
 
@@ -61,7 +61,7 @@ MESH = (
         "config show",
         "show the mesh's config as it is in etcd",
         "config.mesh:show",
-        examples=("agentctl config show", "agentctl config show -o json"),
+        examples=("agentctl config show", "agentctl config show -o yaml"),
     ),
     Verb(
         "config set",
@@ -89,6 +89,7 @@ MESH = (
             Argument("[SUBNET]", "the subnet to keep for it"),
             Argument("--delete", "delete this reservation", "SUBNET"),
             DRY_RUN,
+            *TABLE,
         ),
         examples=(
             "agentctl reserve",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.ctl.verbtable.row import DRY_RUN, Argument, Verb
+from agent.ctl.verbtable.row import DRY_RUN, TABLE, Argument, Verb
 
 __all__ = ["NETWORKS"]
 
@@ -11,14 +11,15 @@ NETWORKS = (
         "network ls",
         "list the networks that span hosts",
         "network.show:ls",
-        examples=("agentctl network ls",),
+        TABLE,
+        examples=("agentctl network ls", "agentctl network ls --sort containers"),
     ),
     Verb(
         "network inspect",
         "show a network, and each host's part of it",
         "network.show:inspect",
-        (Argument("NAME", "the network"),),
-        examples=("agentctl network inspect shop", "agentctl network inspect shop -o json"),
+        (Argument("NAME", "the network"), *TABLE),
+        examples=("agentctl network inspect shop", "agentctl network inspect shop -o yaml"),
     ),
     Verb(
         "network create",

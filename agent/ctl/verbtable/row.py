@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from agent.ctl.output import span_s
 from agent.settings.text import shown
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ __all__ = [
     "HOST",
     "LOOK_S",
     "RESTART_S",
+    "TABLE",
     "WATCH",
     "Argument",
     "Verb",
@@ -31,17 +32,9 @@ _MAX_TIMEOUT_S = 86_400.0
 
 
 def seconds(text: str) -> float:
-    """Return the seconds of ``60``, ``60s`` or ``2m``. Raises ArgumentTypeError."""
-    number, unit_s = text, 1.0
-    for suffix, factor in (("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)):
-        if text.endswith(suffix):
-            number, unit_s = text.removesuffix(suffix), factor
-            break
-    try:
-        value = float(number) * unit_s
-    except ValueError:
-        value = math.nan
-    if not 0 < value <= _MAX_TIMEOUT_S:
+    """Return the seconds of ``60``, ``60s`` or ``1m30s``. Raises ArgumentTypeError."""
+    value = span_s(text)
+    if value is None or not 0 < value <= _MAX_TIMEOUT_S:
         raise argparse.ArgumentTypeError(f"must be a time such as 30s, not {shown(text)}")
     return value
 
@@ -121,6 +114,12 @@ class Verb(NamedTuple):
         )
         return found
 
+
+TABLE = (
+    Argument("--sort", "sort the rows by this column", "COLUMN"),
+    Argument("--no-headers", "print the rows alone, for other programs"),
+)
+"""Options of a verb that prints with :meth:`agent.ctl.context.Context.show_table`."""
 
 WATCH = Argument(
     "--watch", "refresh until Ctrl-C or --timeout; off a terminal, print one line per change"

@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 
 from agent.ctl.context import Context
-from agent.ctl.output import Column, Palette, clean, cut, duration, flow, render_table
+from agent.ctl.output import (
+    Column,
+    Palette,
+    clean,
+    duration,
+    lay_out,
+    render_table,
+)
 from agent.ctl.verbs import diff, leases, reserve, routes, status
 from agent.ctl.verbs.diagnose import doctor, events, ping, trace
 from agent.settings.text import printable
@@ -153,7 +160,7 @@ STATUS: dict[str, Any] = {
 @pytest.mark.parametrize("width", [80, 160])
 @pytest.mark.parametrize("wide", [False, True])
 def test_golden_leases(width: int, wide: bool) -> None:
-    lines = leases.lines(LEASES, wide=wide, width=width)
+    lines = lay_out(leases.table(LEASES, wide=wide), None if wide else width)
     check_golden(
         f"leases{'-wide' if wide else ''}-{width}.txt", lines, width=None if wide else width
     )
@@ -219,7 +226,7 @@ ROUTES: dict[str, Any] = {
 @pytest.mark.parametrize("width", [80, 160])
 @pytest.mark.parametrize("wide", [False, True])
 def test_golden_routes(width: int, wide: bool) -> None:
-    lines = routes.lines(ROUTES, wide=wide, width=width)
+    lines = lay_out(routes.table(ROUTES, wide=wide), width)
     check_golden(f"routes{'-wide' if wide else ''}-{width}.txt", lines, width=width)
 
 
@@ -237,8 +244,8 @@ def test_a_status_fits_one_screen_with_5000_peers() -> None:
 def test_promise_8_hostile_names_reach_no_terminal(name: str) -> None:
     hostile = lease(1, host_name=name, node_address=name, backend=name, docker=name, host_id=name)
     document = {**LEASES, "leases": [hostile], "set_aside": [{"key": name, "reason": name}]}
-    lines = leases.lines(document, wide=True, width=80)
-    lines += leases.lines(document, wide=False, width=None)
+    lines = lay_out(leases.table(document, wide=True), None)
+    lines += lay_out(leases.table(document, wide=False), 80)
     condition = dict.fromkeys(("name", "subject", "severity", "cause", "hint"), name)
     everywhere = {
         **STATUS,
@@ -253,15 +260,17 @@ def test_promise_8_hostile_names_reach_no_terminal(name: str) -> None:
     }
     lines += status.lines(everywhere, wide=True, width=80, palette=Palette(colours=False))
     everything = dict.fromkeys(ROUTES["routes"][0], name)
-    lines += routes.lines({"routes": [everything]}, wide=True, width=80)
-    lines += routes.lines({"routes": [{**everything, "state": "conflict"}]}, wide=False, width=80)
+    lines += lay_out(routes.table({"routes": [everything]}, wide=True), 80)
+    conflict = {"routes": [{**everything, "state": "conflict"}]}
+    lines += lay_out(routes.table(conflict, wide=False), 80)
     lines += status.changes(STATUS, everywhere) + leases.changes(LEASES, document)
     operation = dict.fromkeys(("action", "destination", "route", "reason"), name)
     lines += diff.lines(
         {"state": name, "operations": [operation], "conflicts": [name], "firewall": [{name: name}]}
     )
     lines += events.lines(dict.fromkeys(("at", "kind", "text"), name), 80)
-    lines += reserve.lines([{**RESERVED[0], "host_name": name, "host_id": name}], 80)
+    hostile_row = {**RESERVED[0], "host_name": name, "host_id": name}
+    lines += lay_out(reserve.table([hostile_row]), 80)
     checked = {"check": "etcd", "state": "ok", "found": name, "hint": name}
     lines += doctor.lines(
         {"checks": [checked], "would": [name]}, context(io.StringIO(), {"COLUMNS": "80"})
@@ -404,34 +413,9 @@ def test_golden_answers(verb: str, width: int, monkeypatch: pytest.MonkeyPatch) 
         "events": lambda: [line for each in EVENTS for line in events.lines(each, width)],
         "diff": lambda: diff.lines(DIFF, width),
         "doctor": lambda: doctor.lines(DOCTOR, narrow),
-        "reserve": lambda: reserve.lines(RESERVED, width),
+        "reserve": lambda: lay_out(reserve.table(RESERVED), width),
     }[verb]()
     check_golden(f"{verb}-{width}.txt", found, width=width)
-
-
-def test_a_sentence_flows_and_words_stay_whole() -> None:
-    assert flow("to be or not", None, first="  ") == ["  to be or not"]
-    assert flow("agentctl docker restart --now it", 26, first="hint: ", rest=6) == [
-        "hint: agentctl docker",
-        "      restart --now it",
-    ]
-    assert flow("x" * 50, 30, first="- ", rest=2) == ["- " + "x" * 28, "  " + "x" * 22]
-    assert flow("名" * 20, 24, first="", rest=0) == ["名" * 12, "名" * 8]
-    assert flow("", 80, first="label ") == ["label "]
-    assert flow("aa bb", 1, first="", rest=0) == ["aa bb"], "less than is readable"
-    painted = Palette(colours=True).paint("bad", "failed")
-    assert flow("to be or not to be, or so", 27, first=f"{painted} ", rest=7) == [
-        f"{painted} to be or not to be,",
-        "       or so",
-    ]
-
-
-def test_a_line_is_cut_where_the_terminal_ends_and_colours_end_with_it() -> None:
-    painted = Palette(colours=True).paint("bad", "failed")
-    assert cut(f"{painted} all", 10) == f"{painted} all"
-    assert cut(f"{painted} all", 8) == f"{painted} …"
-    assert cut(f"{painted} all", 4) == "\x1b[31mfai…\x1b[0m"
-    assert cut("名名", 3) == "名…"
 
 
 def test_diff_in_words() -> None:

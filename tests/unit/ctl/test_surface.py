@@ -64,7 +64,11 @@ LINES = {
     "agentctl -o json sta": {"status"},
     "agentctl config ": {"init", "set", "show"},
     "agentctl config -o json ": {"init", "set", "show"},
-    "agentctl leases -o ": {"text", "wide", "json"},
+    "agentctl leases -o ": {"text", "wide", "json", "yaml"},
+    "agentctl leases --so": {"--sort", "--socket"},
+    "agentctl status --so": {"--socket"},
+    "agentctl help containe": {"containers"},
+    "agentctl events --si": {"--since"},
     "agentctl completion ": {"bash", "zsh", "fish"},
     "agentctl comple": {"completion"},
     "agentctl leave --fo": {"--force"},
@@ -128,7 +132,7 @@ def test_the_pages_have_every_verb_option_and_exit_status(tmp_path: Path) -> Non
             (argument.value if argument.place else argument.name) in plain
             for argument in verb.arguments
         )
-    assert "-o, --output text|wide|json" in plain
+    assert "-o, --output text|wide|json|yaml" in plain
     assert re.search(r"^24\n", plain, re.MULTILINE)
     assert "complete-hosts" not in plain
     agent = (tmp_path / "hostmesh-agent.8").read_text().replace("\\-", "-")

@@ -115,10 +115,7 @@ def show(context: Context) -> int:
 
 
 def _say(context: Context, config: MeshConfig, sentence: str) -> None:
-    if context.form == "json":
-        context.say_json(config_document(config))
-    else:
-        context.say("\n".join(flow(sentence, context.width, rest=2)))
+    context.show(config_document(config), lambda: flow(sentence, context.width, rest=2))
 
 
 def _docker0_of(facts: HostFacts, settings: Settings) -> DockerFacts:
@@ -189,14 +186,14 @@ def refuse_overlap(
 
 
 def _show_proposal(context: Context, config: MeshConfig) -> int:
-    if context.form == "json":
-        context.say_json({**config_document(config), "created": False})
-        return 0
     command = f"agentctl config init --cidr {config.cidr} --subnet-len {config.subnet_len}"
-    context.say("\n".join(flow(f"proposed: {config_sentence(config)}", context.width, rest=2)))
-    context.say("It overlaps nothing that this host sees. Other hosts may see more: each one")
-    context.say("checks before it joins. Nothing was written. To create the mesh:")
-    context.say(f"  {command}")
+    text = (
+        *flow(f"proposed: {config_sentence(config)}", context.width, rest=2),
+        "It overlaps nothing that this host sees. Other hosts may see more: each one",
+        "checks before it joins. Nothing was written. To create the mesh:",
+        f"  {command}",
+    )
+    context.show({**config_document(config), "created": False}, lambda: text)
     return 0
 
 

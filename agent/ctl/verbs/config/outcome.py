@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from agent.ctl.context import Context
@@ -37,34 +38,29 @@ def say_change(context: Context, change: ConfigChange) -> None:
             " flanneld is restarted there: theirs does not fit this config"
         )
     moving = [str(each.subnet) for each in change.not_moved]
-    if context.form == "json":
-        context.say_json(
-            {
-                **config_document(change.after),
-                "changed": change.changed,
-                "dry_run": context.args.dry_run,
-                "not_moved": moving,
-            }
-        )
-        return
+    document = {
+        **config_document(change.after),
+        "changed": change.changed,
+        "dry_run": context.args.dry_run,
+        "not_moved": moving,
+    }
+    context.show(document, lambda: _lines(context, change))
+
+
+def _lines(context: Context, change: ConfigChange) -> Iterator[str]:
     sentence = config_sentence(change.after)
     if not change.changed:
-        context.say(f"nothing to change: {sentence}")
-    elif context.args.dry_run:
-        context.say(f"would be: {sentence}")
+        yield f"nothing to change: {sentence}"
     else:
-        context.say(f"changed: {sentence}")
-    if change.after.previous:
-        _say_move(context, change)
-
-
-def _say_move(context: Context, change: ConfigChange) -> None:
+        yield f"{context.did('changed', 'be')}: {sentence}"
+    if not change.after.previous:
+        return
     left = ", ".join(map(str, change.after.previous))
     if not change.not_moved:
-        context.say(f"No host is left in {left}. To stop using it: agentctl config set --finish")
+        yield f"No host is left in {left}. To stop using it: agentctl config set --finish"
         return
     named = first_few(
         [clean(each.host_name or each.node_address) for each in change.not_moved], _SHOWN
     )
-    context.say(f"{left} stays in use until its hosts have moved: {named}")
-    context.say("Each moves when its Docker may restart: agentctl docker restart --now there.")
+    yield f"{left} stays in use until its hosts have moved: {named}"
+    yield "Each moves when its Docker may restart: agentctl docker restart --now there."

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -31,14 +30,12 @@ def run(context: Context) -> int:
     if since_s is not None:
         from_s = time.time() - since_s
         document["events"] = [each for each in document["events"] if each.get("at", 0) >= from_s]
-    if context.form == "json" and not follow:
-        context.say_json(document)
+    if not follow:
+        found = document["events"]
+        context.show(document, lambda: _laid_out(context, found) if found else ("no events",))
         return 0
     _print(context, document)
-    if follow:
-        _follow(context, last)
-    elif not document["events"]:
-        context.say("no events")
+    _follow(context, last)
     return 0
 
 
@@ -61,12 +58,18 @@ def _newest(document: Document) -> int:
 
 
 def _print(context: Context, document: Document) -> None:
+    """Print events as they come."""
     for each in document["events"]:
-        if context.form == "json":
-            context.say(json.dumps(each, ensure_ascii=True))
+        if context.is_document:
+            context.say_one_of_many(each)
         else:
             context.say("\n".join(lines(each, context.width)))
     context.stdout.flush()
+
+
+def _laid_out(context: Context, events: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for each in events:
+        yield from lines(each, context.width)
 
 
 def lines(event: Mapping[str, Any], width: int | None = None) -> list[str]:

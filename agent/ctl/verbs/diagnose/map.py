@@ -112,7 +112,7 @@ class _Tests:
 
 def _screen(context: Context, document: Document) -> list[str]:
     encoding = (getattr(context.stdout, "encoding", None) or "ascii").lower().replace("-", "")
-    wide = context.form == "wide"
+    wide = context.is_wide
     return lines(
         document,
         wide=wide,

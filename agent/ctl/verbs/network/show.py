@@ -7,12 +7,12 @@ from typing import Any
 
 from agent.ctl import direct
 from agent.ctl.context import Context
-from agent.ctl.output import Column, clean, duration, flow, render_table
+from agent.ctl.output import Column, Table, clean, duration
 from agent.ctl.stale import banner
 from agent.errors import UsageError
 from agent.settings.text import nearest, shown
 
-__all__ = ["inspect", "lines", "ls", "network_lines"]
+__all__ = ["inspect", "ls", "parts_table", "table"]
 
 _READY = "ready"
 _COLUMNS = (
@@ -36,7 +36,7 @@ _HOST_ID = Column(title="HOST ID", shrink_to=8, drop=3)
 def ls(context: Context) -> int:
     """List the mesh networks as the agent sees them, or as etcd has them without an agent."""
     document = direct.ask(context, "/v1/networks")
-    context.show(document, lambda: lines(document, _width(context)))
+    context.show_table(document, lambda: table(document))
     return 0
 
 
@@ -56,20 +56,18 @@ def inspect(context: Context) -> int:
             hint=f"did you mean {near}?" if near else "agentctl network ls",
         )
     document = {**document, "networks": found}
-    wide = context.form == "wide"
-    context.show(document, lambda: network_lines(document, _width(context), wide=wide))
+    context.show_table(document, lambda: parts_table(document, wide=context.is_wide))
     return 0
 
 
-def lines(document: Mapping[str, Any], width: int | None) -> list[str]:
-    """Lay out the networks of GET /v1/networks, a line each."""
+def table(document: Mapping[str, Any]) -> Table:
+    """Return the networks of GET /v1/networks as a table."""
     rows = [_row(each) for each in document["networks"]]
-    table = render_table(_COLUMNS, rows, width) if rows else ["there is no mesh network"]
-    return banner(document) + table
+    return Table(_COLUMNS, rows, warnings=banner(document), empty="there is no mesh network")
 
 
-def network_lines(document: Mapping[str, Any], width: int | None, *, wide: bool) -> list[str]:
-    """Lay out the first network of GET /v1/networks, with a line for each host."""
+def parts_table(document: Mapping[str, Any], *, wide: bool) -> Table:
+    """Return the first network of GET /v1/networks, with a row for each host."""
     network = document["networks"][0]
     parts = network["parts"]
     names = {each["host_id"]: each["host_name"] for each in parts}
@@ -77,13 +75,15 @@ def network_lines(document: Mapping[str, Any], width: int | None, *, wide: bool)
     record = "no record: the label of Docker networks alone"
     if network["record"]:
         record = f"hosts {hosts}; slices /{network['size']}; access {_access(network)}"
-    found = banner(document) + flow(f"network {clean(network['name'])}: {record}", width, rest=2)
-    if network["removed"]:
-        found.append("it is being removed")
+    before = [f"network {clean(network['name'])}: {record}"]
+    before += ["it is being removed"] if network["removed"] else []
     columns = _PARTS + ((_HOST_ID,) if wide else ())
-    if parts:
-        found += render_table(columns, [_part_row(each, wide=wide) for each in parts], width)
-    return found
+    return Table(
+        columns,
+        [_part_row(each, wide=wide) for each in parts],
+        warnings=banner(document),
+        before=before,
+    )
 
 
 def _row(network: Mapping[str, Any]) -> list[object]:
@@ -125,7 +125,3 @@ def _part_row(part: Mapping[str, Any], *, wide: bool) -> list[object]:
         f"{part['state']}{reason}",
     ]
     return [*row, part["host_id"]] if wide else row
-
-
-def _width(context: Context) -> int | None:
-    return None if context.form == "wide" else context.width

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from agent.ctl.verbs.containers import lines
+from agent.ctl.output import lay_out
+from agent.ctl.verbs.containers import table
 from agent.daemon.api.containers import containers_document, counts_by_network
 from agent.daemon.state.freshness import CURRENT, Freshness
 from agent.model import Access, View
@@ -65,8 +66,8 @@ def addresses(found: dict[str, Any]) -> dict[str, list[str]]:
 @pytest.mark.parametrize("width", [80, 160])
 def test_containers_are_laid_out(width: int) -> None:
     found = document()
-    check_golden(f"containers-{width}.txt", lines(found, wide=False, width=width), width=width)
-    check_golden(f"containers-wide-{width}.txt", lines(found, wide=True, width=width))
+    check_golden(f"containers-{width}.txt", lay_out(table(found, wide=False), width), width=width)
+    check_golden(f"containers-wide-{width}.txt", lay_out(table(found, wide=True), None))
 
 
 def test_promise_8_a_host_speaks_for_addresses_in_its_own_lease_and_slices_only() -> None:
@@ -94,7 +95,7 @@ def test_promise_9_a_host_without_heartbeat_and_an_old_view_are_named() -> None:
     assert (left["alive"], left["heartbeat"]) == (False, "none")
     old = document(fresh=Freshness(stale=True))
     assert {each["heartbeat"] for each in old["containers"]} == {"unknown"}
-    shown = lines(old, wide=False, width=None)
+    shown = lay_out(table(old, wide=False), None)
     assert shown[0].startswith("! etcd unreachable")
     assert all("host unknown" in each for each in shown[2:])
 
@@ -103,8 +104,8 @@ def test_promise_8_names_from_etcd_reach_the_terminal_harmless() -> None:
     found = document()
     for each in found["containers"]:
         each["name"] = each["service"] = "\x1b[2J\nx"
-    assert all(line.isprintable() for line in lines(found, wide=True, width=None))
+    assert all(line.isprintable() for line in lay_out(table(found, wide=True), None))
 
 
 def test_no_container_is_no_error() -> None:
-    assert lines(document(()), wide=False, width=80) == ["no such container runs in the mesh"]
+    assert lay_out(table(document(()), wide=False), 80) == ["no such container runs in the mesh"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from agent.ctl.output import lay_out
 from agent.ctl.verbs import names, resolve
 from agent.daemon.api.names import NamesSnapshot, names_document, read_snapshot
 from agent.errors import StateError
@@ -79,7 +80,7 @@ def document() -> dict[str, Any]:
 
 
 def test_every_name_is_listed_and_the_shadowed_one_says_by_which() -> None:
-    shown = names.lines(document(), None)
+    shown = lay_out(names.table(document()), None)
     assert shown[0] == "names under mesh.example"
     assert [" ".join(line.split()) for line in shown[2:]] == [
         "api.web 10.65.1.2 two web network -",
@@ -94,7 +95,7 @@ def test_every_name_is_listed_and_the_shadowed_one_says_by_which() -> None:
 def test_a_mesh_without_names_says_how_to_turn_them_on(tmp_path: Path) -> None:
     found = names_document(read_snapshot(tmp_path / "none"))
     check("names", found)
-    assert names.lines(found, None) == [
+    assert lay_out(names.table(found), None) == [
         "this mesh has no names; to turn them on: agentctl config set --names on"
     ]
 

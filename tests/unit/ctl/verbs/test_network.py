@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from agent.ctl.verbs.network.show import lines, network_lines
+from agent.ctl.output import lay_out
+from agent.ctl.verbs.network.show import parts_table, table
 from agent.daemon.api.networks import networks_document
 from agent.daemon.state.freshness import CURRENT, Freshness
 from agent.model import Access, DockerState, Heartbeat, HostId, View
@@ -125,7 +126,7 @@ def test_promise_9_containers_are_not_counted_where_endpoints_are_not_known() ->
 def test_promise_9_a_heartbeat_that_an_old_view_lacks_is_no_host_that_is_off() -> None:
     found = document(freshness=Freshness(stale=True))
     assert states("shop", found)["host4"] == ("to be made", None, None)
-    assert lines(found, None)[0].startswith("! etcd unreachable")
+    assert lay_out(table(found), None)[0].startswith("! etcd unreachable")
 
 
 def test_a_label_without_a_record_makes_a_network_of_the_hosts_that_have_it() -> None:
@@ -135,10 +136,10 @@ def test_a_label_without_a_record_makes_a_network_of_the_hosts_that_have_it() ->
 @pytest.mark.parametrize("width", [80, 160])
 def test_networks_are_laid_out(width: int) -> None:
     found = document()
-    check_golden(f"network-ls-{width}.txt", lines(found, width), width=width)
+    check_golden(f"network-ls-{width}.txt", lay_out(table(found), width), width=width)
     shop = {**found, "networks": [e for e in found["networks"] if e["name"] == "shop"]}
     old = {**found, "networks": [e for e in found["networks"] if e["name"] == "old"]}
-    shown = network_lines(shop, width, wide=False) + network_lines(old, width, wide=False)
+    shown = [line for each in (shop, old) for line in lay_out(parts_table(each, wide=False), width)]
     check_golden(f"network-inspect-{width}.txt", shown, width=width)
 
 
@@ -147,15 +148,15 @@ def test_promise_8_names_from_etcd_reach_the_terminal_harmless() -> None:
     for network in found["networks"]:
         for each in network["parts"]:
             each["host_name"] = "\x1b[2J"
-    assert all(line.isprintable() for line in lines(found, None))
+    assert all(line.isprintable() for line in lay_out(table(found), None))
     for each in found["networks"]:
         assert all(
             line.isprintable()
-            for line in network_lines({**found, "networks": [each]}, None, wide=True)
+            for line in lay_out(parts_table({**found, "networks": [each]}, wide=True), None)
         )
 
 
 def test_a_mesh_without_networks_says_so() -> None:
     empty = networks_document(View(cluster_id=1, revision=1), None, 0.0)
     check("networks", empty)
-    assert lines(empty, 80) == ["there is no mesh network"]
+    assert lay_out(table(empty), 80) == ["there is no mesh network"]

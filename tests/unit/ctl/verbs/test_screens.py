@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from agent.ctl.output import natural
+from agent.ctl.output import lay_out, natural
 from agent.ctl.path.mesh_map import map_document
 from agent.ctl.stale import count_states
 from agent.ctl.verbs import hosts, leases, status
@@ -64,14 +64,14 @@ WAITING = {
 @pytest.mark.parametrize("wide", [False, True])
 def test_golden_hosts(width: int, wide: bool) -> None:
     document = leases_of(*MIXED, without_lease=[WAITING])
-    lines = hosts.lines(document, wide=wide, width=width, palette=PLAIN)
+    lines = lay_out(hosts.table(document, wide=wide), None if wide else width)
     name = f"hosts{'-wide' if wide else ''}-{width}.txt"
     check_golden(name, lines, width=None if wide else width)
 
 
 def test_golden_hosts_while_etcd_is_away() -> None:
     document = leases_of(*(host(number, **UNKNOWN) for number in (1, 2, 10)), **STALE)
-    lines = hosts.lines(document, wide=False, width=80, palette=PLAIN)
+    lines = lay_out(hosts.table(document, wide=False), 80)
     check_golden("hosts-stale-80.txt", [_without_time(each) for each in lines], width=80)
 
 
@@ -82,10 +82,8 @@ def _without_time(line: str) -> str:
 
 
 def test_hosts_of_a_fresh_mesh_and_of_one_host() -> None:
-    assert hosts.lines(leases_of(), wide=False, width=80, palette=PLAIN) == [
-        "no host is in the mesh"
-    ]
-    lines = hosts.lines(leases_of(host(1)), wide=False, width=100, palette=PLAIN)
+    assert lay_out(hosts.table(leases_of(), wide=False), 80) == ["no host is in the mesh"]
+    lines = lay_out(hosts.table(leases_of(host(1)), wide=False), 100)
     assert " ".join(lines[1].split()) == "* host1 10.64.1.0/24 up 2 s ago 0.2.0 vxlan 3 -"
     assert lines[2:] == ["1 host: 1 up"]
 
@@ -94,7 +92,7 @@ def test_hosts_of_an_agent_before_0_2_show_what_there_is() -> None:
     added = ("agent_version", "outdated", "containers", "conditions", "reachable")
     old = {key: value for key, value in host(1).items() if key not in added}
     document = {key: leases_of(old)[key] for key in ("version", "cached", "leases", "set_aside")}
-    lines = hosts.lines({**document, "previous": []}, wide=True, width=None, palette=PLAIN)
+    lines = lay_out(hosts.table({**document, "previous": []}, wide=True), None)
     assert lines[1].split()[:5] == [*["*", "host1", "10.64.1.0/24", "up", "2"]]
 
 
@@ -103,8 +101,8 @@ def test_300_hosts_are_in_natural_order_with_trouble_and_old_versions_named() ->
     found[6] |= DOWN
     for number in range(100, 112):
         found[number] |= {"agent_version": "0.1.1", "outdated": True}
-    lines = hosts.lines(leases_of(*sorted(found, key=lambda e: str(e["host_name"]))), wide=False,
-                        width=80, palette=PLAIN)  # fmt: skip
+    unordered = leases_of(*sorted(found, key=lambda e: str(e["host_name"])))
+    lines = lay_out(hosts.table(unordered, wide=False), 80)
     names = [each.split()[1 if each.startswith("*") else 0] for each in lines[1:301]]
     assert names == [f"host{number}" for number in range(1, 301)]
     assert lines[301] == "300 hosts: 299 up, 1 down"
@@ -212,7 +210,7 @@ def test_promise_8_long_and_hostile_names_harm_no_screen(name: str) -> None:
         {"routes": [{**row(bad), "destination": f"{name}{number}"} for number in range(60)]},
     )
     for wide in (False, True):
-        lines = hosts.lines(document, wide=wide, width=80, palette=PLAIN)
+        lines = lay_out(hosts.table(document, wide=wide), None if wide else 80)
         lines += status.lines(drawn, wide=wide, width=80, palette=PLAIN)
         for each in (found, many):
             lines += map_verb.lines(each, wide=wide, width=None if wide else 80, palette=PLAIN)
@@ -225,7 +223,7 @@ def test_promise_8_long_and_hostile_names_harm_no_screen(name: str) -> None:
 
 
 def test_colours_mark_trouble_only() -> None:
-    lines = hosts.lines(leases_of(*MIXED), wide=False, width=160, palette=COLOURED)
+    lines = lay_out(hosts.table(leases_of(*MIXED), wide=False), 160, paint=COLOURED.paint)
     starts = {"host1 ": "* ", "host3 ": "\x1b[31m", "host4 ": "\x1b[33m", "host10 ": "\x1b[33m"}
     for name, start in starts.items():
         assert next(each for each in lines if name in each).startswith(start)
