@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 
-.PHONY: help setup setup-lab demo test test-unit test-property test-engines test-labs test-namespaces test-etcd test-fast test-full check format lock deb picture clean
+.PHONY: help setup setup-lab demo test test-unit test-property test-engines test-labs test-namespaces test-etcd test-fast test-full check format lock deb release picture clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | column -t -s "$$(printf '\t')"
@@ -72,6 +72,10 @@ format: ## Format the code as `make check` wants it
 deb: ## Debian packages for bookworm, trixie and forky in dist/ (root; SUITE=trixie for one)
 	@tests/prepare.sh lab
 	@$(PY) -m deploy.deb.build --suite $(or $(SUITE),all)
+
+release: ## Packages, tarball, apt repository, bill of materials and checksums in dist/ (root; SUITE=trixie, KEY=ID signs)
+	@tests/prepare.sh lab
+	@$(PY) -m deploy.release.build --suite $(or $(SUITE),all) $(if $(KEY),--key $(KEY))
 
 lock: ## Resolve the dependencies anew and write both lock files
 	.venv/bin/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header \

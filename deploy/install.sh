@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install Hostmesh on a real host from this clone: a virtual environment under /opt/hostmesh, the
+# Install Hostmesh on a real host from this clone or an unpacked release: a virtual environment under /opt/hostmesh, the
 # units and what belongs to them, and a settings file if there is none. Run it again to upgrade: an
 # agent that runs is restarted, the data path and the lease stay as they are meanwhile.
 #
@@ -10,7 +10,7 @@
 #                                     remove the program only: lease, routes, rules and Docker's
 #                                     configuration stay for whatever is installed next
 set -eu
-cd "$(dirname "$0")/.."
+cd "$(dirname "$(readlink -f "$0")")/.." # a release has a link to it
 umask 022
 prefix=/opt/hostmesh
 programs=/usr/local/bin

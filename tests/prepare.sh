@@ -76,6 +76,7 @@ if [ "$want" = lab ]; then
     need dnsmasq dnsmasq-base
     need ping iputils-ping
     need dpkg-deb dpkg
+    need apt-ftparchive apt-utils
     need shellcheck shellcheck
     need systemd-nspawn systemd-container
     need zsh zsh  # the completions are tried in the shells themselves

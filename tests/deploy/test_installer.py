@@ -1,4 +1,4 @@
-"""deploy/install.sh on a Debian as any systemd distribution: PyPI, a compiler, no Debian package.
+"""A release's tarball on a Debian as any systemd distribution: PyPI, a compiler, no package.
 
 What it says to systemd is recorded where no systemd runs; enabling is done by the real systemctl.
 """
@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
+from deploy.release import build as release
 from tests.deploy.target import CLONE, Target, with_packages
 
 pytestmark = pytest.mark.netns
@@ -33,26 +32,14 @@ def target(tmp_path: Path) -> Target:
         pytest.skip("needs root for the suites' root filesystems")
     layer = with_packages("trixie", "gcc", "libc6-dev", "python3-dev")
     made = Target("trixie", tmp_path / "target", [layer])
-    files = [
-        "git",
-        "-C",
-        str(CLONE),
-        "ls-files",
-        "-z",
-        "--cached",
-        "--others",
-        "--exclude-standard",
-    ]
-    listed = subprocess.run(files, capture_output=True, text=True, check=True).stdout
-    for name in listed.split("\0"):
-        if name and not name.startswith("tests/") and (CLONE / name).is_file():
-            made.put(f"/clone/{name}", (CLONE / name).read_bytes())
-            shutil.copymode(CLONE / name, tmp_path / f"target/upper/clone/{name}")
+    tarball = release.archive(CLONE, tmp_path, 1767300000)
+    made.put("/release.tar.gz", tarball.read_bytes())
+    made.run("mkdir clone && tar -xzf release.tar.gz -C clone --strip-components 1; rm *.tar.gz")
     return made
 
 
 def installed(target: Target, *words: str, path: str = "") -> str:
-    line = f"PATH={path}:$PATH; cd /; /clone/deploy/install.sh {' '.join(words)}"
+    line = f"PATH={path}:$PATH; cd /; /clone/install.sh {' '.join(words)}"
     return target.run(line, check=False, online=True)
 
 
