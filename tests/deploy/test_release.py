@@ -1,4 +1,4 @@
-"""What a release has in it, and what a user does with it: check the sums, add the repository."""
+"""A release: the files in it, their checksums, and apt that installs from its repository."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_a_release_is_signed_where_the_key_is(tmp_path: Path, key: str) -> None:
     subprocess.run(check, cwd=out, check=True)
     assert release.main(["--index", str(out)]) == 0
     assert not list(out.rglob("*.asc"))
-    assert release.main(["--index", str(out), "--key", "nobody@example.com"]) == 1
+    assert release.main(["--index", str(out), "--key", "absent@example.com"]) == 1
 
 
 @pytest.mark.full

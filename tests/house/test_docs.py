@@ -54,10 +54,11 @@ def test_files_that_a_page_names_exist(page: str) -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as GitHub makes them."""
-    return {
+    """The anchors of a page's headings, as GitHub makes them, and those that it names."""
+    content = page.read_text()
+    return {*re.findall(r'<a id="([^"]+)"></a>', content)} | {
         re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-        for heading in re.findall(r"(?m)^#+ (.+)$", page.read_text())
+        for heading in re.findall(r"(?m)^#+ (.+)$", content)
     }
 
 
