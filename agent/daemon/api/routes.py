@@ -1,4 +1,4 @@
-"""``GET /v1/routes``: every route of the mesh on this host, wanted or there. Pure."""
+"""``GET /v1/routes``: mesh routes of this host, expected and installed. Pure."""
 
 from __future__ import annotations
 

@@ -184,12 +184,12 @@ def cloned(other: Heartbeat, *, leased: bool) -> Condition:
 
 def dead(lease: Lease) -> Condition:
     """Report a peer without heartbeat that answers no probe."""
+    name = lease.host_name or str(lease.node_address)
     return Condition(
         name="peer-dead",
         subject=str(lease.subnet),
-        cause=f"{lease.host_name or lease.host_id} at {lease.node_address} has no heartbeat and"
-        " answers no probe; its subnet is unreachable",
-        hint="nothing to do if it is rebooting; gone for good: agentctl remove "
+        cause=f"{name} is down: no heartbeat, no answer to ping; {lease.subnet} is unreachable",
+        hint="nothing to do if it is rebooting. Gone for good: agentctl remove "
         f"{lease.host_name or lease.subnet}",
     )
 

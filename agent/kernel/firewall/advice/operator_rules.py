@@ -174,8 +174,8 @@ def _blocks(fate: Fate, wants: DesiredFirewall) -> Condition:
         subject=fate.chain,
         severity=Severity.ERROR,
         cause=f"a rule ahead of Hostmesh's drops mesh traffic: -A {fate.chain} {fate.body}",
-        hint=f"delete it, or exclude the mesh's hosts and their containers with {spared};"
-        " Hostmesh keeps outsiders out",
+        hint=f"delete the rule (iptables -D {fate.chain} {fate.body}) or exclude the mesh with"
+        f" {spared}; outsiders stay blocked",
     )
 
 
