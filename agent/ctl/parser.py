@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from agent import __version__
-from agent.ctl.verbtable import GROUPS, SECTIONS, VERBS, Argument, Verb, seconds
+from agent.ctl.verbtable import GROUPS, SECTIONS, VERBS, Argument, Verb, moment, seconds
 from agent.errors import UsageError
-from agent.settings.place import DEFAULT_PATH
+from agent.settings.place import DEFAULT_PATH, named_file
 from agent.settings.text import nearest, shown, whole_number
 
 __all__ = ["build_parser", "parse", "parser_of"]
@@ -21,7 +21,7 @@ __all__ = ["build_parser", "parse", "parser_of"]
 _COLUMNS = 80  # where there is no terminal
 _HELP_AT = 28
 _VERB_AT = 20
-_CONVERT: dict[str, Any] = {"TIME": seconds, "FILE": Path}
+_CONVERT: dict[str, Any] = {"TIME": seconds, "WHEN": moment, "FILE": Path}
 _PROGRAM = "agentctl"
 _FORMS = {"--json": "JSON", "--yaml": "YAML", "--wide": "more columns"}
 
@@ -178,10 +178,10 @@ def _common(timeout_s: float | None = None) -> _Parser:
         "-o", "--output", choices=forms, metavar="|".join(forms),
         help="form of the answer (text)",
     )  # fmt: skip
-    add("--settings", type=Path, metavar="FILE", help=f"the settings file ({DEFAULT_PATH})")
+    add("--settings", type=named_file, metavar="FILE", help=f"the settings file ({DEFAULT_PATH})")
     add("--set", action="append", metavar="SECTION.KEY=VALUE", help="override one setting")
     add(
-        "--as-operator", type=Path, metavar="FILE",
+        "--as-operator", type=named_file, metavar="FILE",
         help="ask etcd with the credentials in [etcd] of FILE (hosts.sh: operator.toml)",
     )  # fmt: skip
     add("--socket", type=Path, metavar="FILE", help="the agent's control socket")

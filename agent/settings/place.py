@@ -5,13 +5,43 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["DEFAULT_PATH", "DEFAULT_RUN_DIR", "LOCK_NAME", "SOCKET_NAME", "socket_at_a_glance"]
+from agent.settings.text import shown
+
+__all__ = [
+    "DEFAULT_PATH",
+    "DEFAULT_RUN_DIR",
+    "LOCK_NAME",
+    "SOCKET_NAME",
+    "named_file",
+    "socket_at_a_glance",
+]
 
 DEFAULT_PATH = Path("/etc/hostmesh/agent.toml")
 DEFAULT_RUN_DIR = Path("/run/hostmesh")
 SOCKET_NAME = "agent.sock"
 LOCK_NAME = "agent.lock"
 _MAX_BYTES = 1 << 20
+
+
+def named_file(text: str) -> Path:
+    """Return the path of a settings file that a command line names, for argparse.
+
+    Without --settings a missing file means the defaults. A file that is named must exist, otherwise
+    a typing mistake would mean the defaults, too.
+
+    Raises:
+        ArgumentTypeError: There is no such file.
+    """
+    from argparse import ArgumentTypeError  # noqa: PLC0415 - only command lines need it
+
+    path = Path(text)
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise ArgumentTypeError(f"there is no file {shown(text)}") from None
+    except OSError:
+        pass  # reading it has the better error
+    return path
 
 
 def socket_at_a_glance(path: Path, environ: Mapping[str, str]) -> Path | None:

@@ -15,7 +15,7 @@ from agent.ctl.verbtable.inspection import INSPECTION
 from agent.ctl.verbtable.mesh import BACKEND_OPTIONS, CONFIG_OPTIONS, MESH
 from agent.ctl.verbtable.networks import NETWORKS
 from agent.ctl.verbtable.program import PROGRAM
-from agent.ctl.verbtable.row import Argument, Verb, seconds
+from agent.ctl.verbtable.row import Argument, Verb, moment, seconds
 
 __all__ = [
     "BACKEND_OPTIONS",
@@ -25,6 +25,7 @@ __all__ = [
     "VERBS",
     "Argument",
     "Verb",
+    "moment",
     "seconds",
 ]
 

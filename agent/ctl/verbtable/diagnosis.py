@@ -77,6 +77,6 @@ DIAGNOSIS = (
             ),
         ),
         LOOK_S,
-        examples=("agentctl bugreport", "agentctl bugreport report.tar.gz"),
+        examples=("agentctl bugreport", "agentctl bugreport /root/report.tar.gz"),
     ),
 )

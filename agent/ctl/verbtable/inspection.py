@@ -90,8 +90,16 @@ INSPECTION = (
         "diagnose.events",
         (
             Argument("--follow", "print new ones until Ctrl-C or --timeout"),
-            Argument("--since", "only those of the last TIME, such as 1h", "TIME"),
+            Argument(
+                "--since",
+                "only those since then: 1h or 7d ago, 10:30 today, 2026-11-27, 2026-11-27T10:30",
+                "WHEN",
+            ),
         ),
-        examples=("agentctl events", "agentctl events --since 1h", "agentctl events --follow"),
+        examples=(
+            "agentctl events --since 7d",
+            "agentctl events --since 2026-11-27T10:30",
+            "agentctl events --follow",
+        ),
     ),
 )

@@ -23,6 +23,7 @@ __all__ = [
     "WATCH",
     "Argument",
     "Verb",
+    "moment",
     "seconds",
 ]
 
@@ -37,6 +38,31 @@ def seconds(text: str) -> float:
     if value is None or not 0 < value <= _MAX_TIMEOUT_S:
         raise argparse.ArgumentTypeError(f"must be a time such as 30s, not {shown(text)}")
     return value
+
+
+def moment(text: str) -> float:
+    """Return the Unix time of ``7d`` (ago), ``10:30`` (today) or ``2026-11-27T10:30:00Z``.
+
+    A time without a zone is local. Raises ArgumentTypeError.
+    """
+    from datetime import datetime, time  # noqa: PLC0415 - 3 ms, for one option
+
+    now = datetime.now().astimezone()
+    span = span_s(text)
+    try:
+        if span is not None:
+            at_s = now.timestamp() - span
+        elif len(text) <= len("10:30:00") and ":" in text:
+            at_s = datetime.combine(now.date(), time.fromisoformat(text)).timestamp()
+        else:
+            at_s = datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(
+            f"must be a time such as 1h, 7d, 10:30 or 2026-11-27T10:30, not {shown(text)}"
+        ) from None
+    if at_s > now.timestamp():
+        raise argparse.ArgumentTypeError(f"{shown(text)} is in the future")
+    return at_s
 
 
 class Argument(NamedTuple):

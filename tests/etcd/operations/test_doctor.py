@@ -61,7 +61,7 @@ def doctor(tmp_path: Path, _uplink: None) -> Doctor:
     ) -> tuple[int, dict[str, Any]]:
         before = state_of_host()
         command = [sys.executable, "-I", "-m", "agent.ctl", "doctor", "-o", "json"]
-        command += ["--settings", str(tmp_path / "none.toml"), "--set", "host.uplink=up0"]
+        command += ["--settings", "/dev/null", "--set", "host.uplink=up0"]
         command += ["--set", f"docker.daemon_json={tmp_path}/daemon.json"]
         command += ["--set", "docker.socket=/run/no-docker-here/docker.sock"]
         command += ["--set", f"agent.state_dir={tmp_path}/state", "--set", f"etcd.prefix={prefix}"]

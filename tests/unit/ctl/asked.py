@@ -57,7 +57,7 @@ STATUS: dict[str, Any] = {
 
 
 def run(path: Path, *words: str) -> int:
-    return main([*words, "--socket", str(path), "--settings", str(path.parent / "none.toml")])
+    return main([*words, "--socket", str(path), "--settings", "/dev/null"])
 
 
 def agentctl(

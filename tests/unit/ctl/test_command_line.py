@@ -55,6 +55,26 @@ pytestmark = pytest.mark.unit
             "agentctl wait --help",
         ),
         (
+            "status --settings /etc/hostmesh/none.toml",
+            "--settings: there is no file '/etc/hostmesh/none.toml'",
+            "agentctl status --help",
+        ),
+        (
+            "--as-operator /none status",
+            "--as-operator: there is no file '/none'",
+            "agentctl --help",
+        ),
+        (
+            "events --since yesterday",
+            "--since: must be a time such as 1h, 7d, 10:30 or 2026-11-27T10:30, not 'yesterday'",
+            "agentctl events --help",
+        ),
+        (
+            "events --since 9999-01-01",
+            "--since: '9999-01-01' is in the future",
+            "agentctl events --help",
+        ),
+        (
             "wait --ready --docker-config",
             "--ready and --docker-config exclude each other",
             "agentctl wait --help",

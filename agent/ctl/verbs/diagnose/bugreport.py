@@ -24,7 +24,7 @@ from agent.ctl import direct
 from agent.ctl.client import AgentClient
 from agent.ctl.context import Context
 from agent.ctl.redaction import redact_text
-from agent.errors import AgentUnavailable, HostmeshError, StateError
+from agent.errors import AgentUnavailable, HostmeshError, StateError, UsageError
 from agent.programs import ProgramRunner
 from agent.settings.place import LOCK_NAME
 
@@ -61,11 +61,18 @@ def run(context: Context) -> int:
 
     Raises:
         StateError: The archive cannot be written.
+        UsageError: It would be written to a terminal.
     """
     context.need_root("read everything for a report")
-    raw = _archive(context)
     target: Path | None = context.args.file
-    if target is not None and str(target) == "-":
+    to_stdout = str(target) == "-"
+    if to_stdout and context.stdout.isatty():
+        raise UsageError(
+            "bugreport - would write an archive to the terminal",
+            hint="agentctl bugreport FILE; or agentctl bugreport - | ssh HOST 'cat >FILE'",
+        )
+    raw = _archive(context)
+    if to_stdout:
         sys.stdout.buffer.write(raw)
         return 0
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())

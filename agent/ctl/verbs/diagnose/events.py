@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -26,9 +25,8 @@ def run(context: Context) -> int:
     """Print the events, oldest first."""
     follow = context.args.follow
     document = context.client.get(_TARGET) if follow else direct.ask(context, _TARGET)
-    last, since_s = _newest(document), context.args.since
-    if since_s is not None:
-        from_s = time.time() - since_s
+    last, from_s = _newest(document), context.args.since
+    if from_s is not None:
         document["events"] = [each for each in document["events"] if each.get("at", 0) >= from_s]
     if not follow:
         found = document["events"]

@@ -89,7 +89,7 @@ def registry_fixture(monkeypatch: pytest.MonkeyPatch) -> FakeRegistry:
 
 
 def run(*words: str) -> int:
-    return main(["config", *words, "--settings", "/nonexistent/agent.toml"])
+    return main(["config", *words, "--settings", "/dev/null"])
 
 
 def test_init_creates_what_is_asked_for(
@@ -199,7 +199,7 @@ def test_show(registry: FakeRegistry, capsys: pytest.CaptureFixture[str]) -> Non
 def test_the_rooms_log_never_mixes_with_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
     before = logging.getLogger().handlers[:]
     try:
-        args = Namespace(settings=Path("/nonexistent/agent.toml"), set=[], as_operator=None)
+        args = Namespace(settings=Path("/dev/null"), set=[], as_operator=None)
         with direct.registry(Context(args, {}, io.StringIO(), io.StringIO())):
             structlog.get_logger().info("mesh-config-created")
             structlog.get_logger().warning("slow")

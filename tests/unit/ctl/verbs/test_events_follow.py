@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from agent.ctl import context, polling
 from agent.ctl.main import main
-from agent.ctl.verbs.diagnose import events
 
 pytestmark = pytest.mark.unit
 
@@ -25,7 +25,8 @@ def test_a_deadline_that_passes_just_before_the_pause_is_no_error(
     """The scheduler may take the processor away between two looks at the clock."""
     document = {"version": 1, "events": []}
     clock = map(float, itertools.count(0, 5))
-    monkeypatch.setattr(events, "time", _Clock(lambda: next(clock)))
+    for module in (context, polling):
+        monkeypatch.setattr(module, "time", _Clock(lambda: next(clock)))
     with serving(socket_path, {"GET /v1/events": document, "GET /v1/events?after=0": document}):
         words = ["--socket", str(socket_path), "--timeout", "8s"]
         assert main(["events", "--follow", *words]) == 0

@@ -262,7 +262,7 @@ def test_a_report_waits_for_an_agent_that_hangs_once_and_keeps_its_time(
         hung.bind(str(path))
         hung.listen(1)
         began_s = time.monotonic()
-        words = ["--socket", str(path), "--settings", str(tmp_path / "none"), "--timeout", "2s"]
+        words = ["--socket", str(path), "--settings", "/dev/null", "--timeout", "2s"]
         assert main(["bugreport", str(target), *words]) == 0
         took_s = time.monotonic() - began_s
     assert took_s < 2 + 6 * 0.5 + 5
@@ -270,6 +270,16 @@ def test_a_report_waits_for_an_agent_that_hangs_once_and_keeps_its_time(
         errors = archive.extractfile("hostmesh-bugreport/errors.txt")
         assert errors is not None
         assert errors.read().count(b"did not answer") == len(bugreport._PATHS) + 1
+
+
+def test_a_report_is_not_written_to_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(bugreport, "_archive", lambda _context: pytest.fail("it was collected"))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    assert main(["bugreport", "-"]) == 2
+    assert "agentctl: bugreport - would write an archive to the terminal" in capsys.readouterr().err
 
 
 def test_a_report_takes_root(
@@ -286,6 +296,6 @@ def test_a_place_that_cannot_be_written_is_an_error_for_operators(
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(bugreport, "_COMMANDS", ())
     (tmp_path / "file").write_text("")
-    words = ["--settings", str(tmp_path / "none"), "--socket", str(tmp_path / "none")]
+    words = ["--settings", "/dev/null", "--socket", str(tmp_path / "none")]
     assert main(["bugreport", str(tmp_path / "file" / "x"), *words]) == 26
     assert "hint: agentctl bugreport FILE" in capsys.readouterr().err
