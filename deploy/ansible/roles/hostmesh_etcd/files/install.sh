@@ -1,0 +1,13 @@
+#!/bin/sh
+# Install etcd and its client unless they are there. Debian's own service gives way to ours.
+set -eu
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C
+get() { apt-get -q -y -o DPkg::Lock::Timeout=300 "$@" >&2; }
+
+if command -v etcd >/dev/null && command -v etcdctl >/dev/null && id etcd >/dev/null 2>&1; then exit 0; fi
+if [ -n "$(dpkg --audit)" ]; then dpkg --configure -a >&2; fi # an installation was cut off
+had=$(command -v etcd || true)
+get install etcd-server etcd-client || { get update && get install etcd-server etcd-client; }
+# It listens on the same port.
+[ -n "$had" ] || systemctl disable --now etcd.service >&2 || true
+echo installed
