@@ -33,7 +33,9 @@ keys='subnets/ turns/ grace hosts/<id> memory/<id> owners/<id>/ clones/<id>/ sli
 days=${HOSTMESH_DAYS:-825}
 fail() { printf 'hosts.sh: %s\n' "$*" >&2; exit 1; }
 why() { tail -n 1 "$work/error" | grep . || echo "no answer in time"; }
-etcdctl() { timeout 15 etcdctl "$@"; } # while there is no leader it would wait for ever
+# HOSTMESH_RELAY: a script that runs what asks etcd on another machine (hostmesh-deploy).
+at_etcd() { timeout 15 ${HOSTMESH_RELAY:+sh "$HOSTMESH_RELAY"} "$@"; }
+etcdctl() { at_etcd etcdctl "$@"; } # while there is no leader it would wait for ever
 say() { printf 'hosts.sh: %s\n' "$*"; }
 while [ $# -gt 0 ]; do
     case $1 in
@@ -134,7 +136,7 @@ previous=$folder/admin.previous
 
 # Let etcdctl act as the account of FOLDER/admin, by certificate or by password.
 connect() {
-    command -v etcdctl >/dev/null || fail "etcdctl is missing (Debian: apt-get install etcd-client)"
+    [ -n "${HOSTMESH_RELAY:-}" ] || command -v etcdctl >/dev/null || fail "etcdctl is missing (Debian: apt-get install etcd-client)"
     export ETCDCTL_API=3
     if [ -z "${ETCDCTL_ENDPOINTS:-}" ]; then
         [ -e "$folder/endpoints" ] || fail "which etcd? set ETCDCTL_ENDPOINTS, or run: hosts.sh members …"
@@ -206,7 +208,7 @@ account() {
 takes_certificates() {
     [ -e "$folder/clients-ca.key" ] || return 1
     place=${ETCDCTL_ENDPOINTS%%,*}
-    openssl s_client -connect "${place#https://}" </dev/null 2>/dev/null | grep -q "^Acceptable client certificate CA"
+    at_etcd openssl s_client -connect "${place#https://}" </dev/null 2>/dev/null | grep -q "^Acceptable client certificate CA"
 }
 
 # same_prefix FILE: without --prefix, that of the settings that were written before.
