@@ -27,6 +27,13 @@ _SYSCTLS = {
     "net.ipv4.conf.eth0.rp_filter": "2",
     "net.ipv4.ping_group_range": "0 2147483647",
 }
+# A package layer has no host keys, since every machine needs its own.
+_SSH_KEYS = """\
+[Service]
+ExecStartPre=
+ExecStartPre=/usr/bin/ssh-keygen -A
+ExecStartPre=/usr/sbin/sshd -t
+"""
 
 
 @dataclass(frozen=True)
@@ -39,8 +46,9 @@ class HostOptions:
     `systemd` boots a whole machine with systemd as PID 1 (booted.py); with `agent` it runs the
     clone's units and source, without it the disk is a fresh Debian's with Docker. `packages` are
     Debian's, in a layer above the image; their services do not start unasked. `images` are more
-    Docker images that it has: lab-glibc, lab-musl. `names` runs the two name servers, which nothing
-    asks unless the mesh has names.
+    Docker images that it has: lab-glibc, lab-musl. `authorized_key` lets root of a booted machine
+    log in by ssh with that key; its `packages` have openssh-server. `names` runs the two name
+    servers, which nothing asks unless the mesh has names.
     """
 
     agent: bool = True
@@ -57,6 +65,7 @@ class HostOptions:
     packages: Sequence[str] = ()
     links: tuple[str, ...] = ()
     images: Sequence[str] = ()
+    authorized_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -184,6 +193,11 @@ def host_files(
     files = {"/etc/resolv.conf": "".join(f"nameserver {each}\n" for each in nameservers)}
     if options.agent or not options.systemd:
         files[SETTINGS] = settings_text(options, endpoints)
+    if options.authorized_key:
+        units = "/etc/systemd/system"
+        files["/root/.ssh/authorized_keys"] = options.authorized_key
+        files[f"{units}/multi-user.target.d/ssh.conf"] = "[Unit]\nWants=ssh.service\n"
+        files[f"{units}/ssh.service.d/keys.conf"] = _SSH_KEYS
     if options.daemon_json is not None:
         files[DAEMON_JSON] = json.dumps(options.daemon_json, indent=2) + "\n"
     return files
