@@ -69,8 +69,15 @@ def test_ansible_reads_the_role(tmp_path: Path) -> None:
     """Every run; the whole matrix runs it."""
     target = Target("trixie", tmp_path / "target", [with_packages("trixie", *ANSIBLE)])
     shutil.copytree(ROLE, tmp_path / "target/upper/ansible")
-    output = target.run("cd /ansible && ansible-playbook --syntax-check -i localhost, site.yml")
-    assert output.strip() == "playbook: site.yml"
+    books = "site.yml check.yml status.yml up.yml upgrade.yml remove.yml"
+    config = "ANSIBLE_CONFIG=/ansible/deploy.cfg"
+    groups = "targets etcd_members speaker"
+    output = target.run(
+        f"cd /ansible; for group in {groups}; do printf '[%s]\\nlocalhost\\n' $group; done >/hosts;"
+        f" {config} ansible-doc --type callback hostmesh_events >/dev/null;"
+        f" ansible-playbook --syntax-check -i /hosts {books}"
+    )
+    assert re.findall(r"playbook: (.*)", output) == books.split()
 
 
 @pytest.mark.full

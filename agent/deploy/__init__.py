@@ -1,0 +1,1 @@
+"""`hostmesh-deploy`: make a mesh of hosts that ssh reaches, by the playbooks of deploy/ansible."""
