@@ -29,7 +29,7 @@ password=no
 config=no
 # The keys that a host writes; it only reads all others. Not below its own id: flannel's format lets any host claim any
 # subnet, hosts take turns, and an alarm holds new claims back for all.
-keys='subnets/ turns/ grace hosts/<id> memory/<id> owners/<id>/ clones/<id>/ slices/<id>/ endpoints/<id>/'
+keys='subnets/ turns/ grace hosts/<id> memory/<id> owners/<id>/ clones/<id>/ slices/<id>/ endpoints/<id>/ checks/<id>'
 days=${HOSTMESH_DAYS:-825}
 fail() { printf 'hosts.sh: %s\n' "$*" >&2; exit 1; }
 why() { tail -n 1 "$work/error" | grep . || echo "no answer in time"; }

@@ -40,10 +40,15 @@ def check_document(found: HostCheck | None, now_s: float) -> dict[str, Any]:
 
 
 def state_of(summary: CheckSummary | None) -> str:
-    """Sum a check up: "ok", "failed", or "none" without one."""
+    """Sum a check up: "failed", "untested", "ok", or "none" without one.
+
+    "ok" takes a container's answer from every peer. "untested": nothing failed, and some gave none.
+    """
     if summary is None:
         return "none"
-    return "failed" if summary.failed else "ok"
+    if summary.failed:
+        return "failed"
+    return "untested" if summary.counts.get(CheckState.UNTESTED) else "ok"
 
 
 def counts_document(summary: CheckSummary | None) -> Mapping[str, int]:

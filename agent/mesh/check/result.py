@@ -114,7 +114,6 @@ class WorstPeer:
     subnet: Network
     state: CheckState
     failed: tuple[CheckTest, ...] = ()
-    rtt_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,9 +170,7 @@ class HostCheck:
             own_failed=tuple(each.test for each in self.own if each.verdict is Verdict.FAILED),
             counts=dict(Counter(each.state for each in self.peers)),
             worst=tuple(
-                WorstPeer(
-                    subnet=each.subnet, state=each.state, failed=each.failed, rtt_s=each.rtt_s
-                )
+                WorstPeer(subnet=each.subnet, state=each.state, failed=each.failed)
                 for each in bad[:WORST_MOST]
             ),
         )

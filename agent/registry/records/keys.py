@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 from agent.etcd.kv import Record
 from agent.model import Lease
 from agent.model.family import Network
+from agent.registry.records.checks import CHECKS
 from agent.registry.records.config import CONFIG
 from agent.registry.records.coordination import GRACE, LOCKS
 from agent.registry.records.endpoints import ENDPOINTS
@@ -39,6 +40,7 @@ KINDS: Final[tuple[RecordKind[Any, Any], ...]] = (
     NETWORKS,
     SLICES,
     ENDPOINTS,
+    CHECKS,
 )
 """Every kind of record that Hostmesh knows. All other keys are left alone."""
 
@@ -62,14 +64,15 @@ class Keys:
 
     @property
     def followed(self) -> tuple[KeyRange, ...]:
-        """All keys of the mesh but those of kinds that are followed apart, in order of key.
+        """All keys of known kinds but those that are followed apart, or not, in order of key.
 
         The last range has all that decides where packets go, but for the config.
         """
         start, end = self.everything
         found = []
         for apart in sorted(self.range(kind) for kind in self.kinds if kind.apart):
-            found.append(KeyRange(start, apart.start))
+            if any(start <= self.range(kind).start < apart.start for kind in self.kinds):
+                found.append(KeyRange(start, apart.start))
             start = apart.end
         return (*found, KeyRange(start, end))
 

@@ -121,6 +121,7 @@ def test_promise_8_decoders_raise_nothing_but_value_errors(value: bytes) -> None
         "networks": "shop",
         "slices": (host, "shop"),
         "endpoints": (host, "c" * 16),
+        "checks": host,
     }
     assert set(keys) == {kind.name for kind in KINDS}
     for kind in KINDS:

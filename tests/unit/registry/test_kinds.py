@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from agent.etcd.kv import Event, Record
+from agent.mesh.check.result import CheckState, CheckSummary, CheckTest, WorstPeer
 from agent.model import Access, DockerState, Heartbeat, HostId, Lease, MeshConfig, View
 from agent.model.endpoint import Endpoint, EndpointAddress, Health
 from agent.model.network import MeshNetwork, NetworkSlice
@@ -95,6 +96,25 @@ _EXAMPLES: Mapping[str, tuple[str, Any, tuple[Any, ...]]] = {
             ),
         ),
     ),
+    "checks": (
+        f"checks/{_HOST}",
+        _HOST,
+        (
+            CheckSummary(
+                host_id=_HOST,
+                began_s=1.5,
+                own_failed=(CheckTest.NAMES,),
+                counts={CheckState.FAILED: 1, CheckState.OK: 7},
+                worst=(
+                    WorstPeer(
+                        subnet=IPv4Network("10.65.0.0/16"),
+                        state=CheckState.FAILED,
+                        failed=(CheckTest.PATH, CheckTest.MTU),
+                    ),
+                ),
+            ),
+        ),
+    ),
     "grace": ("grace", None, ()),
     "reservations": ("reservations/10.64.0.0-16", _SUBNET, (_HOST,)),
 }
@@ -157,7 +177,7 @@ def test_a_key_of_no_kind_is_left_alone(key: str) -> None:
 
 def test_a_mesh_is_followed_without_the_kinds_that_are_followed_apart() -> None:
     apart = [kind for kind in KINDS if kind.apart]
-    assert [kind.name for kind in apart] == ["endpoints"]
+    assert [kind.name for kind in apart] == ["endpoints", "checks"]
     ranges = _KEYS.followed
     for kind in KINDS:
         path, key, _ = _EXAMPLES[kind.name]
@@ -165,10 +185,11 @@ def test_a_mesh_is_followed_without_the_kinds_that_are_followed_apart() -> None:
         assert any(start <= name < end for start, end in ranges) is not kind.apart, path
     last = ranges[-1]
     elsewhere = {kind.name for kind in KINDS if not last.start <= _KEYS.range(kind).start}
-    assert elsewhere == {"clones", "config", "endpoints"}, (
+    assert elsewhere == {"checks", "clones", "config", "endpoints"}, (
         "what may be older than a view's revision"
     )
-    assert (ranges[0].start, last.end) == _KEYS.everything
+    assert last.end == _KEYS.everything.end
+    assert len(ranges) == 2, "each one is a watch of every host"
 
 
 def test_a_view_shows_the_kinds_that_say_so() -> None:
