@@ -23,7 +23,7 @@ unit_folder=/etc/systemd/system
 sockets="hostmesh-dns-53.socket hostmesh-dns-54.socket"
 name_servers="hostmesh-dns@169.254.20.53.service hostmesh-dns@169.254.20.54.service"
 enabled="hostmesh-agent.service hostmesh-docker-gate.service $sockets"
-units="$enabled hostmesh-wireguard.service hostmesh-dns@.service"
+units="$enabled hostmesh-wireguard.service hostmesh-check.service hostmesh-dns@.service"
 log_settings=$unit_folder/hostmesh-agent.service.d/log.conf
 generated="$share/man/man1/agentctl.1 $share/man/man8/hostmesh-agent.8
     $share/man/man8/hostmesh-dns.8 $share/bash-completion/completions/agentctl $share/zsh/site-functions/_agentctl

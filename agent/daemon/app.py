@@ -16,9 +16,11 @@ import structlog
 from agent import __version__
 from agent.daemon.actions import Actions
 from agent.daemon.api.change_handlers import ChangeHandlers
+from agent.daemon.api.check_handlers import CheckHandlers
 from agent.daemon.api.mesh_handlers import MeshHandlers
 from agent.daemon.api.request_handlers import RequestHandlers
 from agent.daemon.api.server import ControlServer, TcpServer
+from agent.daemon.checks.job import CheckJob
 from agent.daemon.core.consequences import Action, watched
 from agent.daemon.core.host_facts import look_at_host
 from agent.daemon.core.loop import Loop
@@ -61,6 +63,7 @@ from agent.kernel.firewall.rule_monitor import RuleMonitor
 from agent.kernel.liveness.prober import Prober, is_silent
 from agent.kernel.netlink_monitor import KernelEvent, Monitor
 from agent.kernel.wireguard.key import WireGuardKey
+from agent.registry.checks import read_checks
 from agent.registry.copy import Copy, copy_file
 from agent.registry.directory import Directory
 from agent.registry.endpoints.directory import EndpointDirectory
@@ -267,9 +270,16 @@ class HostAgent:
             freshness=answers.freshness,
             read_endpoints=partial(read_endpoints, self._client, self._registry.keys),
         )
-        documents = answers.paths().and_those_of(mesh.paths())
+        self._checks = CheckJob(self._cell, self._client, Jobs(self._poller))
+        checks = CheckHandlers(
+            cell=self._cell,
+            job=self._checks,
+            freshness=answers.freshness,
+            read_checks=partial(read_checks, self._client, self._registry.keys),
+        )
+        documents = answers.paths().and_those_of(mesh.paths(), checks.paths())
         page = page_paths(documents, answers.events)
-        paths = documents.and_those_of(self._changes().paths(), page)
+        paths = documents.and_those_of(self._changes().paths(), checks.changes(), page)
         self._control = ControlServer(
             settings.agent.socket, settings.agent.socket_group, paths, poller=self._poller
         )
@@ -295,6 +305,7 @@ class HostAgent:
             self._endpoint_directory,
             self._endpoint_check,
             self._directory,
+            self._checks,
             *servers,
         )
 

@@ -1,8 +1,12 @@
-"""Ask one name server one question, in the name of a container of this host."""
+"""Ask a name server one question in the name of a container of this host, or many at once."""
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import time
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,11 +19,17 @@ import dns.rcode
 import dns.rdatatype
 
 from agent.errors import CannotTell, UsageError
-from agent.model.family import Address
+from agent.model.family import Address, read_address
 
-__all__ = ["Answer", "ask"]
+__all__ = ["Answer", "ask", "ask_many"]
 
 _PAYLOAD: Final = 1232
+_PACKET_BYTES: Final = 4096
+_WINDOW: Final = 32
+"""Questions that are open at a time: a server's buffer takes more."""
+_ROUNDS: Final = 2
+_SILENCE_S: Final = 1.0
+_LEAST_S: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,12 +80,67 @@ def ask(
             f"the name server at {server} does not answer: {error or type(error).__name__}",
             hint=f"systemctl status hostmesh-dns@{server}; agentctl status",
         ) from error
+    return _answer(str(server), name, reply, time.monotonic() - began_s)
+
+
+def ask_many(
+    link: socket.socket, server: Address, names: Sequence[str], *, until_s: float, port: int = 53
+) -> Mapping[str, Answer]:
+    """Return what a server answers for addresses of each name, by name; without those unanswered.
+
+    Args:
+        link: An unconnected UDP socket of the network namespace to ask from.
+        until_s: Monotonic time at which it ends in any case.
+    """
+    found: dict[str, Answer] = {}
+    for _ in range(_ROUNDS):
+        missing = deque(each for each in dict.fromkeys(names) if each not in found)
+        before = len(found)
+        _round(link, (str(server), port), missing, found, until_s)
+        if len(found) == before:  # nothing at all: asking again costs the others their time
+            break
+    return found
+
+
+def _round(
+    link: socket.socket,
+    server: tuple[str, int],
+    names: deque[str],
+    found: dict[str, Answer],
+    until_s: float,
+) -> None:
+    """Keep a window of questions open until each has an answer, or none has come for a second."""
+    waiting: dict[int, tuple[dns.message.QueryMessage, str, float]] = {}
+    while names or waiting:
+        while names and len(waiting) < _WINDOW:
+            name = names.popleft()
+            query = dns.message.make_query(name, dns.rdatatype.A, use_edns=0, payload=_PAYLOAD)
+            waiting[query.id] = (query, name, time.monotonic())
+            with contextlib.suppress(OSError):  # counts as not answered
+                link.sendto(query.to_wire(), server)
+        link.settimeout(max(_LEAST_S, min(_SILENCE_S, until_s - time.monotonic())))
+        try:
+            raw, sender = link.recvfrom(_PACKET_BYTES)
+        except OSError:  # no answer in time, or the kernel says that the port is closed
+            return
+        query_id = int.from_bytes(raw[:2])
+        if sender != server or query_id not in waiting:
+            continue
+        query, name, sent_s = waiting[query_id]
+        with contextlib.suppress(dns.exception.DNSException):
+            reply = dns.message.from_wire(raw, ignore_trailing=True)
+            if query.is_response(reply):
+                del waiting[query_id]
+                found[name] = _answer(server[0], name, reply, time.monotonic() - sent_s)
+
+
+def _answer(server: str, name: str, reply: dns.message.Message, took_s: float) -> Answer:
     found = [each for each in reply.answer if each.rdtype == dns.rdatatype.A]
     return Answer(
-        server=server,
+        server=read_address(server),
         name=name,
         status=dns.rcode.to_text(reply.rcode()),
         addresses=tuple(record.address for each in found for record in each),
         ttl_s=min((each.ttl for each in found), default=None),
-        took_s=time.monotonic() - began_s,
+        took_s=took_s,
     )

@@ -34,6 +34,7 @@ SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
         "lease": sections.LeaseSettings,
         "agent": sections.AgentSettings,
         "wireguard": sections.WireGuardSettings,
+        "check": sections.CheckSettings,
         "metrics": sections.MetricsSettings,
         "ui": sections.UiSettings,
         "log": sections.LogSettings,

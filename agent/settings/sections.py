@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_PATH",
     "AgentSettings",
+    "CheckSettings",
     "Docker0Share",
     "DockerAttach",
     "DockerSettings",
@@ -275,6 +276,20 @@ class WireGuardSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CheckSettings:
+    """[check]: how this host checks every peer on its own.
+
+    Attributes:
+        every_s: 0: only when an operator asks.
+        start_command: Program and arguments that run ``agentctl check`` as root; empty: systemd
+            starts hostmesh-check.service.
+    """
+
+    every_s: float = setting(kinds.seconds(0, 86_400), 900.0)
+    start_command: tuple[str, ...] = setting(kinds.texts("list: program, arguments"), ())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsSettings:
     """[metrics]: where Prometheus may ask besides the control socket; nowhere by default."""
 
@@ -341,6 +356,7 @@ class Settings:
     lease: LeaseSettings = field(default_factory=LeaseSettings)
     agent: AgentSettings = field(default_factory=AgentSettings)
     wireguard: WireGuardSettings = field(default_factory=WireGuardSettings)
+    check: CheckSettings = field(default_factory=CheckSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     ui: UiSettings = field(default_factory=UiSettings)
     log: LogSettings = field(default_factory=LogSettings)

@@ -19,6 +19,8 @@ from agent.daemon.api.names import names_document, read_snapshot
 from agent.daemon.api.networks import networks_document
 from agent.daemon.api.routes import routes_document
 from agent.daemon.api.status import status_document
+from agent.daemon.checks.documents import checks_document
+from agent.daemon.checks.last_check import LastCheck
 from agent.daemon.membership.endpoint_finder import source_of
 from agent.daemon.membership.leave import not_finished
 from agent.daemon.state.agent_state import AgentState
@@ -39,6 +41,7 @@ from agent.model.endpoint import Endpoint
 from agent.model.family import Network
 from agent.reconcile.reconciler import Report
 from agent.reconcile.tracker import DeltaTracker, compare
+from agent.registry.checks import read_checks
 from agent.registry.endpoints.reading import read_endpoints
 from agent.registry.flannel_ttl import FlannelTtls
 from agent.registry.own.identity import known_host_id
@@ -267,6 +270,29 @@ def offline_names(settings: Settings) -> Mapping[str, Any]:
     }
 
 
+def offline_check(settings: Settings) -> Mapping[str, Any]:
+    """``GET /v1/check`` of the file that the last check left."""
+    return LastCheck(settings.agent.run_dir).document()
+
+
+def offline_checks(settings: Settings) -> Mapping[str, Any]:
+    """Return ``GET /v1/checks`` without an agent.
+
+    Raises:
+        HostmeshError: etcd cannot be read.
+    """
+    seen = view_offline(settings)
+    if seen.problem is not None:
+        raise seen.problem
+    now_s = time.time()
+    with closing(client_for(settings)) as client:
+        published = read_checks(client, Keys(settings.etcd.prefix))
+    own = known_host_id(settings)
+    return checks_document(
+        seen.view, own, published, now_s, freshness=seen.freshness.document(now_s)
+    )
+
+
 DOCUMENTS: Final[Mapping[str, Callable[[Settings], Mapping[str, Any]]]] = MappingProxyType(
     {
         "/v1/status": offline_status,
@@ -274,6 +300,8 @@ DOCUMENTS: Final[Mapping[str, Callable[[Settings], Mapping[str, Any]]]] = Mappin
         "/v1/networks": offline_networks,
         "/v1/containers": offline_containers,
         "/v1/names": offline_names,
+        "/v1/check": offline_check,
+        "/v1/checks": offline_checks,
         "/v1/routes": offline_routes,
         "/v1/firewall": offline_firewall,
         "/v1/events": offline_events,

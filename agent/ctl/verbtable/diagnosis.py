@@ -37,6 +37,18 @@ DIAGNOSIS = (
         examples=("agentctl ping host2", "agentctl ping db.shop", "agentctl ping db@host2"),
     ),
     Verb(
+        "check",
+        "check the path to every other host at once",
+        "diagnose.check",
+        (
+            Argument("--last", "show the last check of this host, and check nothing"),
+            Argument("--all", "show the last check that each host published, and check nothing"),
+        ),
+        note="It takes ten seconds at most. The exit status is 1 if a test failed or a host is"
+        " down.",
+        examples=("agentctl check", "agentctl check --last -o wide", "agentctl check --all"),
+    ),
+    Verb(
         "trace",
         "show how a packet gets from SRC to DST",
         "diagnose.trace",

@@ -25,6 +25,8 @@ __all__ = ["LIVE", "Change", "Source", "compare", "outcome", "reload"]
 
 LIVE = frozenset(
     {
+        "check.every_s",
+        "check.start_command",
         "docker.expendable",
         "docker.manage",
         "docker.replace",

@@ -41,10 +41,13 @@ _IFREQ: Final = struct.Struct("16s24x")
 _ADDRESS_AT: Final = slice(20, 24)
 _MTU_AT: Final = slice(16, 20)
 _ETHERNET_MTU: Final = 1500
+_LARGEST: Final = 65535
 
 
 class EchoSocket:
     """A raw socket for echo requests, in the network namespace of the thread that opens it.
+
+    ``mtu`` is that of the link with its address, and no bound where it has none.
 
     Args:
         source: This namespace's address to send from; None leaves it to the kernel.
@@ -70,7 +73,7 @@ class EchoSocket:
         except OSError as error:
             self.close()
             raise KernelError(f"cannot send from {source}: {error.strerror}") from error
-        self.mtu = _ETHERNET_MTU if source is None else self._mtu_of(source)
+        self.mtu = _LARGEST if source is None else self._mtu_of(source)
         self._first = int.from_bytes(os.urandom(2))
         self._count = 0
 
@@ -232,7 +235,8 @@ class _Sweep:
             if isinstance(error, BlockingIOError):
                 return  # the queue is full: the next round asks again
             if error.errno == errno.EMSGSIZE:  # larger than this host's own link
-                self._heard[ask] = replace(self._heard[ask], takes=ask.link.mtu)
+                takes = ask.link.mtu if ask.link.mtu < ask.size else 0
+                self._heard[ask] = replace(self._heard[ask], takes=takes)
                 del self._open[ask]
             return
         self._sent[(ask.link.fileno(), *token)] = (ask, sent_s)

@@ -114,6 +114,7 @@ class WorstPeer:
     subnet: Network
     state: CheckState
     failed: tuple[CheckTest, ...] = ()
+    rtt_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +125,7 @@ class CheckSummary:
         began_s: Unix time, by the clock of the host that checked.
         own_failed: Tests of the host itself that failed, such as its name servers.
         counts: Peers by state; states without a peer are absent.
-        worst: At most :data:`WORST_MOST` peers that are not OK.
+        worst: At most :data:`WORST_MOST` peers: those that are not OK, then the slowest.
     """
 
     host_id: HostId
@@ -162,15 +163,19 @@ class HostCheck:
     def summary(self) -> CheckSummary:
         """Return what other hosts may know of it."""
         order = list(CheckState)
-        bad = [each for each in self.peers if each.state is not CheckState.OK]
-        bad.sort(key=lambda each: (order.index(each.state), -len(each.failed)))
+        worst = sorted(
+            self.peers,
+            key=lambda each: (order.index(each.state), -len(each.failed), -(each.rtt_s or 0.0)),
+        )
         return CheckSummary(
             host_id=self.host_id,
             began_s=self.began_s,
             own_failed=tuple(each.test for each in self.own if each.verdict is Verdict.FAILED),
             counts=dict(Counter(each.state for each in self.peers)),
             worst=tuple(
-                WorstPeer(subnet=each.subnet, state=each.state, failed=each.failed)
-                for each in bad[:WORST_MOST]
+                WorstPeer(
+                    subnet=each.subnet, state=each.state, failed=each.failed, rtt_s=each.rtt_s
+                )
+                for each in worst[:WORST_MOST]
             ),
         )

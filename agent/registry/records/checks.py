@@ -23,6 +23,7 @@ from agent.registry.records.record_kind import RecordKind, Writer, dump
 __all__ = ["CHECKS", "check_fields", "encode_check"]
 
 _MOST_PEERS: Final = 131_072
+_LONGEST_RTT_US: Final = 60_000_000
 
 
 def _decode(host_id: HostId, record: Record) -> CheckSummary:
@@ -42,6 +43,7 @@ def _decode(host_id: HostId, record: Record) -> CheckSummary:
 
 
 def _decode_worst(fields: Fields) -> WorstPeer:
+    rtt_us = fields.integer("RttUs", 0, _LONGEST_RTT_US, default=-1)
     state = fields.text("State", longest=16)
     if state not in set(CheckState):
         raise ValueError("State is none of a peer")
@@ -49,12 +51,13 @@ def _decode_worst(fields: Fields) -> WorstPeer:
         subnet=leasable(fields.network("Subnet")),
         state=CheckState(state),
         failed=_tests(fields, "Failed"),
+        rtt_s=None if rtt_us < 0 else rtt_us / 1e6,
     )
 
 
 def _tests(fields: Fields, name: str) -> tuple[CheckTest, ...]:
-    """Read names of tests; one that a newer agent may have counts as none."""
-    found = fields.texts(name, len(CheckTest) * 4, longest=32)
+    """Read names of tests, joined by commas; one that a newer agent may have counts as none."""
+    found = fields.text(name, default="").split(",")
     return tuple(dict.fromkeys(CheckTest(each) for each in found if each in set(CheckTest)))
 
 
@@ -62,15 +65,19 @@ def check_fields(summary: CheckSummary) -> Mapping[str, Any]:
     """Return the fields of a record."""
     return {
         "Time": round(summary.began_s, 3),
-        "Own": list(summary.own_failed),
+        "Own": ",".join(summary.own_failed),
         "Counts": dict(summary.counts),
         "Worst": [_worst_fields(each) for each in summary.worst],
     }
 
 
 def _worst_fields(worst: WorstPeer) -> Mapping[str, Any]:
-    failed = {"Failed": list(worst.failed)} if worst.failed else {}
-    return {"Subnet": str(worst.subnet), "State": worst.state, **failed}
+    fields: dict[str, Any] = {"Subnet": str(worst.subnet), "State": worst.state}
+    if worst.failed:
+        fields["Failed"] = ",".join(worst.failed)
+    if worst.rtt_s is not None:
+        fields["RttUs"] = min(round(worst.rtt_s * 1e6), _LONGEST_RTT_US)
+    return fields
 
 
 def encode_check(summary: CheckSummary) -> bytes:

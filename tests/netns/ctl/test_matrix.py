@@ -66,6 +66,7 @@ TABLE: dict[str, Row] = {
     "diff": Row(up={0, 1}, down=3, user_down=3, no_etcd={0, 1}, neither=3, full=3),
     "map": Row(),
     "ping": Row(words=("node2",), user_down={0, 1}, no_etcd={0, 1}, neither={0, 1}),
+    "check": Row(user_down=11),
     "trace": Row(
         words=("192.0.2.1", "192.0.2.2"), up={0, 1}, user={0, 1}, down={0, 1},
         user_down={0, 1}, no_etcd={0, 1}, neither={0, 1}, full={1, 23},
@@ -184,6 +185,7 @@ SCHEMAS: dict[str, tuple[str, ...]] = {
     "diff": ("diff",),
     "map": ("map",),
     "ping": ("ping", "node2"),
+    "check": ("check",),
     "trace": ("trace", "192.0.2.1", "192.0.2.2"),
     "events": ("events",),
     "doctor": ("doctor",),

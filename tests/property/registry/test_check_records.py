@@ -33,6 +33,7 @@ peers = st.builds(
     subnet=st.integers(0, 255).map(lambda number: IPv4Network(f"10.{number}.0.0/16")),
     state=st.sampled_from(list(CheckState)),
     failed=tests,
+    rtt_s=st.none() | st.integers(0, 60_000_000).map(lambda number: number / 1e6),
 )
 summaries = st.builds(
     CheckSummary,
@@ -54,6 +55,7 @@ def test_promise_10_the_largest_summary_fits_its_record() -> None:
         subnet=IPv4Network("100.100.100.128/28"),
         state=CheckState.UNTESTED,
         failed=tuple(CheckTest),
+        rtt_s=60.0,
     )
     largest = CheckSummary(
         host_id=_HOST,
@@ -78,15 +80,18 @@ _GOOD = {"Time": 1, "Worst": [{"Subnet": "10.64.0.0/16", "State": "down"}]}
         {"Counts": {"ok": 131_073}},
         {"Counts": {"ok": "many"}},
         {"Counts": []},
-        {"Own": ["a b"]},
-        {"Own": ["x"] * 25},
+        {"Own": "a b"},
+        {"Own": ["names"]},
+        {"Own": "x" * 300},
         {"Worst": {}},
         {"Worst": [{"Subnet": "10.64.0.0/16", "State": "down"}] * 33},
         {"Worst": [{"Subnet": "10.64.0.0/16", "State": "fine"}]},
         {"Worst": [{"Subnet": "10.64.0.0/16"}]},
         {"Worst": [{"Subnet": "10.64.0.1/16", "State": "down"}]},
+        {"Worst": [{"Subnet": "10.64.0.0/16", "State": "down", "RttUs": 1e9}]},
+        {"Worst": [{"Subnet": "10.64.0.0/16", "State": "down", "RttUs": -5}]},
         {"Worst": [{"Subnet": "0.0.0.0/0", "State": "down"}]},
-        {"Worst": [{"Subnet": "10.64.0.0/16", "State": "down", "Failed": ["\x1b[2J"]}]},
+        {"Worst": [{"Subnet": "10.64.0.0/16", "State": "down", "Failed": "\x1b[2J"}]},
     ],
     ids=str,
 )
@@ -97,6 +102,6 @@ def test_promise_8_a_hostile_value_is_refused(fields: dict[str, object]) -> None
 
 
 def test_promise_12_a_test_that_a_newer_agent_has_is_passed_over() -> None:
-    fields = {**_GOOD, "Own": ["names", "taste"], "Later": 1}
+    fields = {**_GOOD, "Own": "names,taste", "Later": 1}
     found: CheckSummary = _KEYS.read(CHECKS, Record(_NAME, json.dumps(fields).encode()))
     assert found.own_failed == (CheckTest.NAMES,)

@@ -110,6 +110,7 @@ _EXAMPLES: Mapping[str, tuple[str, Any, tuple[Any, ...]]] = {
                         subnet=IPv4Network("10.65.0.0/16"),
                         state=CheckState.FAILED,
                         failed=(CheckTest.PATH, CheckTest.MTU),
+                        rtt_s=0.25,
                     ),
                 ),
             ),

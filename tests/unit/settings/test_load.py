@@ -32,7 +32,7 @@ EXPECTED = """\
 environment HOSTMESH_ETDC_PREFIX: unknown; did you mean HOSTMESH_ETCD_PREFIX?
 environment HOSTMESH_LEASE_TTL_S: lease.ttl_s: must be a whole number from 60 to 9000000000, not text ('soon')
 flag: log.levle: unknown key; did you mean log.level?
-flag: nothing: unknown section; there are [etcd], [mesh], [host], [routes], [firewall], [networks], [docker], [lease], [agent], [wireguard], [metrics], [ui], [log]
+flag: nothing: unknown section; there are [etcd], [mesh], [host], [routes], [firewall], [networks], [docker], [lease], [agent], [wireguard], [check], [metrics], [ui], [log]
 25: mesh.cidr: is missing; [mesh] needs it"""  # noqa: E501 - as they are printed
 
 

@@ -30,12 +30,13 @@ _OUR_UNITS = (
     "hostmesh-agent.service",
     "hostmesh-docker-gate.service",
     "hostmesh-wireguard.service",
+    "hostmesh-check.service",
     "hostmesh-dns@.service",
     "hostmesh-dns-53.socket",
     "hostmesh-dns-54.socket",
 )
-_NOT_WANTED = ("hostmesh-wireguard.service", "hostmesh-dns@.service")
-"""The agent starts the first, the sockets start the other."""
+_NOT_WANTED = ("hostmesh-wireguard.service", "hostmesh-check.service", "hostmesh-dns@.service")
+"""The agent starts the first two, the sockets start the other."""
 _POWER_OFF = signal.SIGRTMIN + 4
 _BOOTED = ("running", "degraded")
 # etcd-server starts one on every machine that has the package; the lab's are elsewhere.

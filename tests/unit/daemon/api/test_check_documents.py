@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.api.checks import checks_document
+from agent.daemon.checks.documents import checks_document
 from agent.mesh.check.document import check_document
 from agent.mesh.check.result import (
     WORST_MOST,
@@ -75,6 +75,7 @@ def test_the_summary_names_the_worst_peers_first_and_is_bounded() -> None:
     assert [each.subnet for each in summary.worst] == [
         IPv4Network("10.68.0.0/16"),
         IPv4Network("10.67.0.0/16"),
+        IPv4Network("10.66.0.0/16"),
     ]
     many = HostCheck(
         host_id=OWN,
@@ -105,6 +106,6 @@ def test_checks_of_all_hosts_follow_their_schema_and_say_which_are_missing() -> 
     check("checks", document)
     first, second, third = document["hosts"]
     assert (first["state"], first["checked_s_ago"], first["own"]) == ("failed", 0.0, True)
-    assert [each["host_name"] for each in first["worst"]] == ["host4", "host3"]
+    assert [each["host_name"] for each in first["worst"]] == ["host4", "host3", "host2"]
     assert (second["state"], second["reason"]) == ("none", "its agent does not run")
     assert third["reason"] == "a flannel host checks nothing"

@@ -13,13 +13,13 @@ from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from agent.daemon.api.checks import checks_document
 from agent.daemon.api.connection import Paths
 from agent.daemon.api.containers import containers_document, counts_by_network
 from agent.daemon.api.leases import leases_document
 from agent.daemon.api.networks import networks_document
 from agent.daemon.api.server import TcpServer
 from agent.daemon.api.status import status_document
+from agent.daemon.checks.documents import checks_document
 from agent.daemon.state.agent_state import AgentState
 from agent.daemon.state.freshness import Freshness
 from agent.daemon.state.mesh_state import MeshState

@@ -1,0 +1,1 @@
+"""Checks of all peers: start one now and then, keep the last, publish its summary."""
