@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agent import __version__
 from agent.errors import HostmeshError, NotRoot, SettingsError
-from agent.settings import DEFAULT_PATH, Settings, load_settings, overrides_from_flags
+from agent.settings import DEFAULT_PATH, SECTIONS, Settings, load_settings, overrides_from_flags
 from agent.settings.text import forgive, printable
 
 __all__ = ["main", "parser"]
@@ -56,8 +56,10 @@ def _do(arguments: argparse.Namespace) -> int:
         from agent.registry.own.identity import own_host_id  # noqa: PLC0415 # as below
 
         # Certificates of [etcd] may not be there yet: they are made for this id.
-        print(own_host_id(load(only=("agent",))))
+        print(own_host_id(load(only=("agent", "host"))))
         return 0
+    if arguments.command == "join":
+        return _join(load(only=SECTIONS.keys() - {"etcd"}), arguments)
     settings = load()
     if arguments.check:
         for note in settings.notes:
@@ -95,6 +97,20 @@ def _run(settings: Settings, load: Callable[[], Settings], arguments: argparse.N
     from agent.daemon.core.reload import Source  # noqa: PLC0415 # the same
 
     return run_forever(settings, Source(load, configure_log))
+
+
+def _join(settings: Settings, arguments: argparse.Namespace) -> int:
+    from agent.standalone.token_join import join_with_token  # noqa: PLC0415 # imports every package
+
+    changed = False
+    for line in join_with_token(arguments.file, settings, dry_run=arguments.dry_run):
+        changed = True
+        print(printable(line))
+    if not changed:
+        print("nothing to do: this host has all that the token says")
+    elif not arguments.dry_run:
+        print(f"now: systemctl restart hostmesh-agent, and delete {printable(str(arguments.file))}")
+    return 0
 
 
 def _hint(error: HostmeshError) -> None:
@@ -140,6 +156,20 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument(
         "--dry-run", action="store_true", help="with --once: print what would be done, do nothing"
+    )
+    commands = found.add_subparsers(dest="command", metavar="[COMMAND]", title="commands")
+    join = commands.add_parser(
+        "join",
+        help="make this host the one that a token was made for (agentctl token create)",
+        description="Install a token: etcd's endpoints, this host's account there, and its id."
+        " Run again, it completes what an earlier run began.",
+    )
+    join.add_argument("file", type=Path, metavar="FILE", help="the token, which only root may read")
+    join.add_argument(
+        "--dry-run",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="check everything, say what would be written, write nothing",
     )
     found.add_argument("--version", action="version", version=f"hostmesh {__version__}")
     return found

@@ -91,7 +91,7 @@ def program_page(program: Program) -> str:
     """Return the program's page as roff."""
     parser = importlib.import_module(program.module).parser()
     lines = _head(program.name, program.section, program.summary, "[OPTION]...")
-    lines += [*_paragraphs(program.about), ".SH OPTIONS", *_options(parser)]
+    lines += [*_paragraphs(program.about), ".SH OPTIONS", *_options(parser), *_commands(parser)]
     return "\n".join([*lines, *_tail(program.see)]) + "\n"
 
 
@@ -145,6 +145,15 @@ def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
             value = "" if action.nargs == 0 else str(form)
             text = (action.help or "").replace("%%", "%")
             yield from _item(_term(action.option_strings, value), _sentence(text))
+
+
+def _commands(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for action in parser._actions:  # noqa: SLF001 - as above
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - as above
+            yield ".SH COMMANDS"
+            for name, command in action.choices.items():
+                usage = command.format_usage().partition(f" {name} ")[2]
+                yield from _item(_term((name,), " ".join(usage.split())), command.description or "")
 
 
 def _term(flags: Sequence[str], value: str) -> str:

@@ -155,6 +155,7 @@ class HostSettings:
     """[host]: this host's name and address; an empty value is found automatically."""
 
     name: str = setting(kinds.pattern("a host name", r"([A-Za-z0-9_]([A-Za-z0-9._-]{0,252}))?"), "")
+    id: str = setting(kinds.pattern("32 hexadecimal digits", r"([0-9a-f]{32})?"), "")
     uplink: str = setting(kinds.UPLINK, "")
     node_address: Address | None = setting(kinds.NODE_ADDRESS, None)
     link: str = setting(kinds.pattern("a name", r"[A-Za-z0-9._-]{0,63}"), "")

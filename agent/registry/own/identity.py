@@ -15,6 +15,7 @@ from agent.settings import Settings
 
 __all__ = [
     "APPLICATION_ID",
+    "given_host_id",
     "host_id",
     "host_id_file",
     "known_host_id",
@@ -31,22 +32,43 @@ _HINT = "run systemd-machine-id-setup (or: dbus-uuidgen --ensure=/etc/machine-id
 
 
 def own_host_id(settings: Settings) -> HostId:
-    """Return the id of this host: the one in the state directory, else that of machine-id.
+    """Return the id of this host: the one that it was given, else that of machine-id.
 
     Raises:
-        StateError: Neither can be read.
+        StateError: None can be read, or two were given.
+    """
+    return given_host_id(settings) or host_id(read_machine_id())
+
+
+def given_host_id(settings: Settings) -> HostId | None:
+    """Return the id that a token gave this host: of the state directory, else of the settings.
+
+    Raises:
+        StateError: It cannot be read, or the two differ.
     """
     path = host_id_file(settings)
+    kept, named = _kept_id(path), settings.host.id
+    if kept and named and kept != named:
+        raise StateError(
+            f"{path} has the id {kept}, and host.id in {settings.path} is {named}",
+            hint="one of them is another host's: delete that one, and restart hostmesh-agent",
+        )
+    return kept or (HostId(named) if named else None)
+
+
+def _kept_id(path: Path) -> HostId | None:
+    """Return the id in the state directory, None where there is none or only root may look."""
     try:
         return parse_host_id(path.read_text(encoding="ascii").strip())
     except (FileNotFoundError, NotADirectoryError, PermissionError):
-        return host_id(read_machine_id())  # only root sees the state directory
+        return None
     except OSError as error:
         raise StateError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
         raise StateError(
-            f"{path} does not hold a host id of 32 hex digits",
-            hint="restore it, or join with a new token: hostmesh-agent join FILE",
+            f"{path} does not hold a host id of 32 hexadecimal digits",
+            hint="write the id of agentctl leases -o wide into it, or join with a new token:"
+            " hostmesh-agent join FILE",
         ) from error
 
 
