@@ -103,7 +103,9 @@ def _join(settings: Settings, arguments: argparse.Namespace) -> int:
     from agent.standalone.token_join import join_with_token  # noqa: PLC0415 # imports every package
 
     changed = False
-    for line in join_with_token(arguments.file, settings, dry_run=arguments.dry_run):
+    for line in join_with_token(
+        arguments.file, settings, replace=arguments.replace, dry_run=arguments.dry_run
+    ):
         changed = True
         print(printable(line))
     if not changed:
@@ -157,7 +159,13 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--dry-run", action="store_true", help="with --once: print what would be done, do nothing"
     )
-    commands = found.add_subparsers(dest="command", metavar="[COMMAND]", title="commands")
+    _add_commands(found)
+    found.add_argument("--version", action="version", version=f"hostmesh {__version__}")
+    return found
+
+
+def _add_commands(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="command", metavar="[COMMAND]", title="commands")
     join = commands.add_parser(
         "join",
         help="make this host the one that a token was made for (agentctl token create)",
@@ -166,10 +174,13 @@ def parser() -> argparse.ArgumentParser:
     )
     join.add_argument("file", type=Path, metavar="FILE", help="the token, which only root may read")
     join.add_argument(
+        "--replace",
+        action="store_true",
+        help="give up another id, account or etcd of this host; first: agentctl leave",
+    )
+    join.add_argument(
         "--dry-run",
         action="store_true",
         default=argparse.SUPPRESS,
         help="check everything, say what would be written, write nothing",
     )
-    found.add_argument("--version", action="version", version=f"hostmesh {__version__}")
-    return found

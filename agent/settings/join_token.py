@@ -45,7 +45,7 @@ CREDENTIALS: Mapping[str, tuple[str, int]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinToken:
-    """What one new host needs to join.
+    """Everything that one new host needs to join.
 
     Attributes:
         host: Its name in the folder of deploy/etcd/hosts.sh.

@@ -10,7 +10,7 @@ import os
 import stat
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,9 @@ from agent.daemon.store.host_lock import HostLock
 from agent.daemon.store.state_file import StateFile
 from agent.disk import replace_file
 from agent.errors import NotRoot, Refused, SettingsError, StateError
-from agent.model import HostId
+from agent.kernel.wireguard.key import WireGuardKey
 from agent.registry.copy import copy_file
-from agent.registry.own.identity import given_host_id, host_id_file
+from agent.registry.own.identity import host_id_file, kept_host_id
 from agent.settings import Settings
 from agent.settings.join_token import CREDENTIALS, MOST_BYTES, JoinToken, parse_token, time_text
 from agent.settings.toml_edit import with_values
@@ -63,13 +63,14 @@ class _File:
 
 
 def join_with_token(
-    path: Path, settings: Settings, *, dry_run: bool, wall_clock: Callable[[], float] = time.time
+    path: Path, settings: Settings, *, replace: bool, dry_run: bool
 ) -> Iterator[str]:
     """Install a token on this host; yield lines of what was done.
 
     Args:
         path: The token.
         settings: All but [etcd], of the file that gets the token's.
+        replace: Give up what this host is.
         dry_run: Check everything, write nothing.
 
     Raises:
@@ -80,27 +81,40 @@ def join_with_token(
     if os.geteuid() != 0:
         raise NotRoot("only root may let this host join", hint="run it with sudo")
     token = _read_token(path)
-    _refuse_by_time(token, wall_clock())
-    given, state = given_host_id(settings), StateFile(settings.agent.state_dir)
-    if state.now.leaving:
-        raise Refused("this host has not finished its last leave", hint="agentctl leave")
+    _refuse_by_time(token, time.time())
+    # While a replacement is cut off, agent.toml has the previous id still.
+    given = kept_host_id(settings) or settings.host.id
+    state = StateFile(settings.agent.state_dir)
     # An agent reads new credentials without a restart, but keeps its id while it runs.
     same = given == token.host_id and not state.now.left
     holder = "hostmesh-agent join"
     with nullcontext() if same or dry_run else HostLock(settings.agent.run_dir, holder):
-        if given != token.host_id:
+        if given != token.host_id and not replace:
             _refuse_another(token, given, settings)
+        if state.now.leaving and not replace:
+            raise Refused("this host has not finished its last leave", hint="agentctl leave")
+        files = list(_files(token, settings))
+        if not dry_run:
+            if given != token.host_id and replace:
+                _forget(settings)
+            state.change(left=False, leaving=False)
         did = "would write" if dry_run else "wrote"
-        if state.now.left:
-            if not dry_run:
-                state.change(left=False)
-            yield f"{did} that this host is no longer kept out"
-        for file in _files(token, settings):
+        for file in files:
             if file.is_right():
                 continue
             if not dry_run:
                 file.write()
             yield f"{did} {file.path}"
+
+
+def _forget(settings: Settings) -> None:
+    """Delete what belongs to the previous id: the copy of its mesh, its WireGuard key."""
+    copy_file(settings).forget()
+    key = WireGuardKey(settings.agent.state_dir).path
+    try:
+        key.unlink(missing_ok=True)
+    except OSError as error:
+        raise StateError(f"cannot delete {key}: {error.strerror}") from error
 
 
 def _refuse_by_time(token: JoinToken, now_s: float) -> None:
@@ -117,13 +131,13 @@ def _refuse_by_time(token: JoinToken, now_s: float) -> None:
         )
 
 
-def _refuse_another(token: JoinToken, given: HostId | None, settings: Settings) -> None:
+def _refuse_another(token: JoinToken, given: str, settings: Settings) -> None:
     """Raise Refused where this host is, or is configured for, something else."""
     why = ""
     copy = copy_file(settings).peek()
     etcd = tomllib.loads(_text(settings.path)).get("etcd", {})
     wanted = token.etcd_values(settings.path.parent)
-    if given is not None:
+    if given:
         why = f"has joined with a token already: its id is {given}"
     elif copy is not None and copy.lease is not None and copy.lease.host_id != token.host_id:
         why = f"is a member with the subnet {copy.lease.subnet}"
@@ -136,9 +150,8 @@ def _refuse_another(token: JoinToken, given: HostId | None, settings: Settings) 
     if why:
         raise Refused(
             f"the token is for {token.host} ({token.host_id}), and this host {why}",
-            hint="nothing was changed. To give up what this host is: agentctl leave; systemctl stop"
-            f" hostmesh-agent; mv {settings.path.parent} {settings.path.parent}.before; rm -f"
-            f" {host_id_file(settings)}; then join again",
+            hint="to give up what this host is: agentctl leave, systemctl stop hostmesh-agent, then"
+            " hostmesh-agent join --replace FILE",
         )
 
 

@@ -16,6 +16,7 @@ from agent.ctl.verbtable.mesh import BACKEND_OPTIONS, CONFIG_OPTIONS, MESH
 from agent.ctl.verbtable.networks import NETWORKS
 from agent.ctl.verbtable.program import PROGRAM
 from agent.ctl.verbtable.row import Argument, Verb, moment, seconds
+from agent.ctl.verbtable.tokens import TOKENS
 
 __all__ = [
     "BACKEND_OPTIONS",
@@ -34,6 +35,7 @@ SECTIONS = (
     ("Diagnose", DIAGNOSIS),
     ("Networks that span hosts", NETWORKS),
     ("The mesh, for all hosts", MESH),
+    ("New hosts", TOKENS),
     ("This host", THIS_HOST),
     ("agentctl", PROGRAM),
 )
@@ -47,4 +49,5 @@ GROUPS = {
     "etcd": "accept etcd's data after an alarm",
     "firewall": "show the firewall on this host",
     "network": "create, show or remove networks that span hosts",
+    "token": "make, list or revoke files by which new hosts join",
 }

@@ -177,7 +177,7 @@ def cloned(other: Heartbeat, *, leased: bool) -> Condition:
         subject=str(other.node_address),
         severity=Severity.ERROR,
         cause=f"host {other.host_name or other.host_id} at {other.node_address} has the same"
-        f" machine-id as this host{whose}; that one gets none",
+        f" id as this host{whose}; that one gets none",
         hint=CLONE_HINT,
     )
 

@@ -36,8 +36,9 @@ __all__ = ["CLONE_HINT", "Claimant", "CloneCheck", "IdentityInUseError"]
 _log = structlog.get_logger()
 
 CLONE_HINT = (
-    "one is a clone of the other: on one of them remove /etc/machine-id, run"
-    " systemd-machine-id-setup and restart hostmesh-agent"
+    "one is a clone of the other. Where a token was used, give one of them a token of its own:"
+    " systemctl stop hostmesh-agent, hostmesh-agent join --replace FILE. Else on one of them remove"
+    " /etc/machine-id, run systemd-machine-id-setup and restart hostmesh-agent"
 )
 
 
@@ -52,11 +53,11 @@ class IdentityInUseError(ClaimConflict):
 
     def __init__(self, shown: str, node_address: Address, *, beating: bool) -> None:
         if beating:
-            what = f"host {shown} at {node_address} is alive with the same machine-id as this host"
+            what = f"host {shown} at {node_address} is alive with the same id as this host"
             hint = CLONE_HINT
         else:
             what = (
-                f"host {shown} at {node_address} has a lease under this host's machine-id, and"
+                f"host {shown} at {node_address} has a lease under this host's id, and"
                 " it cannot be ruled out that it is alive there"
             )
             hint = (

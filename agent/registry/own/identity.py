@@ -15,9 +15,9 @@ from agent.settings import Settings
 
 __all__ = [
     "APPLICATION_ID",
-    "given_host_id",
     "host_id",
     "host_id_file",
+    "kept_host_id",
     "known_host_id",
     "own_host_id",
     "read_boot_id",
@@ -32,32 +32,27 @@ _HINT = "run systemd-machine-id-setup (or: dbus-uuidgen --ensure=/etc/machine-id
 
 
 def own_host_id(settings: Settings) -> HostId:
-    """Return the id of this host: the one that it was given, else that of machine-id.
+    """Return the id of this host: of the state directory, else of the settings, else machine-id's.
 
     Raises:
-        StateError: None can be read, or two were given.
+        StateError: None can be read, or the first two differ.
     """
-    return given_host_id(settings) or host_id(read_machine_id())
-
-
-def given_host_id(settings: Settings) -> HostId | None:
-    """Return the id that a token gave this host: of the state directory, else of the settings.
-
-    Raises:
-        StateError: It cannot be read, or the two differ.
-    """
-    path = host_id_file(settings)
-    kept, named = _kept_id(path), settings.host.id
+    kept, named = kept_host_id(settings), settings.host.id
     if kept and named and kept != named:
         raise StateError(
-            f"{path} has the id {kept}, and host.id in {settings.path} is {named}",
+            f"{host_id_file(settings)} has the id {kept}, host.id in {settings.path} is {named}",
             hint="one of them is another host's: delete that one, and restart hostmesh-agent",
         )
-    return kept or (HostId(named) if named else None)
+    return kept or HostId(named) or host_id(read_machine_id())
 
 
-def _kept_id(path: Path) -> HostId | None:
-    """Return the id in the state directory, None where there is none or only root may look."""
+def kept_host_id(settings: Settings) -> HostId | None:
+    """Return the id in the state directory, None where there is none or only root may look.
+
+    Raises:
+        StateError: It cannot be read.
+    """
+    path = host_id_file(settings)
     try:
         return parse_host_id(path.read_text(encoding="ascii").strip())
     except (FileNotFoundError, NotADirectoryError, PermissionError):

@@ -34,6 +34,7 @@ from agent.model import (
     first_few,
 )
 from agent.model.family import IPV4, Address, Network
+from agent.registry.claiming.identity_conflicts import CLONE_HINT
 from agent.registry.claiming.request import ClaimRequest
 from agent.registry.claiming.selection import Selection
 from agent.registry.copy import bounds_of
@@ -225,9 +226,8 @@ def _identity(view: View, own: HostId, address: Address | None, findings: Findin
     findings.add(
         "identity",
         State.FAIL,
-        f"{beat.host_name or 'a host'} at {beat.node_address} is alive with this host's machine-id",
-        "a copied disk? give this one an identity of its own, and reboot: rm /etc/machine-id;"
-        " systemd-machine-id-setup",
+        f"{beat.host_name or 'a host'} at {beat.node_address} is alive with this host's id",
+        f"a copied disk, or a token used twice? {CLONE_HINT}",
     )
 
 

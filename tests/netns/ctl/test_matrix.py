@@ -88,6 +88,15 @@ TABLE: dict[str, Row] = {
         words=("none",), up=2, down=2, user_down=2, no_etcd=2, neither=2, full=2
     ),
     "network rm": Row(words=("shop",), user=0, no_etcd=14, neither=14),
+    "token create": Row(
+        words=("{folder}/{now}.token", "--host", "node9", "--without-account"),
+        user=26, user_down=26, full=26,
+    ),
+    "token ls": Row(words=("--folder", "{folder}"), user=0),
+    "token revoke": Row(
+        words=("node9", "--folder", "{folder}"), up=2, user=2, down=2, user_down=2, no_etcd=2,
+        neither=2, full=2,
+    ),
     "etcd accept": Row(down=23, user_down=23, neither=23, full=23),
     "docker restart": Row(
         words=("--now", "--yes"), up={0, 1, 19}, down=23, user_down=23, no_etcd={0, 1, 19},
@@ -200,6 +209,8 @@ SCHEMAS: dict[str, tuple[str, ...]] = {
     "network ls": ("networks",),
     "network inspect": ("networks", "web"),
     "network rm": ("change", "shop", "--dry-run"),
+    "token create": ("token", "{folder}/{now}.token", "--host", "node9", "--without-account"),
+    "token ls": ("tokens", "--folder", "{folder}"),
     "etcd accept": ("done",),
     "docker restart": ("done", "--now", "--yes"),
     "reload": ("done",),
@@ -210,8 +221,8 @@ SCHEMAS: dict[str, tuple[str, ...]] = {
 }
 """A verb, the schema of its ``-o json``, and what else is typed."""
 SILENT = {"wait", "resolve"}  # this host has no Docker and is never ready, and no name server
-NOT_JSON = {"help", "completion", "complete-hosts", "cleanup", "leave"}
-"""Text, scripts and names; and what test_up_and_down and test_mishaps do for real."""
+NOT_JSON = {"help", "completion", "complete-hosts", "cleanup", "leave", "token revoke"}
+"""Text, scripts and names; and what test_up_and_down, test_mishaps and test_tokens do for real."""
 
 
 def test_every_verb_has_a_schema() -> None:

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.unit
 
 _TEMPLATE = Path(__file__).parents[3] / "deploy/deb/agent.toml"
 _OTHER = HostId("f" * 32)
+_NOW_S = int(time.time())
 
 
 class Machine:
@@ -123,7 +124,7 @@ def test_a_dry_run_checks_and_writes_nothing(
     assert machine.join("--dry-run") == 0
     assert f"would write {machine.state}/host-id" in capsys.readouterr().out
     assert machine.files() == before
-    machine.put(expires_s=int(time.time()) - 1)
+    machine.put(created_s=_NOW_S - 9, expires_s=_NOW_S - 1)
     assert machine.join("--dry-run") == 24
 
 
@@ -160,9 +161,6 @@ def _leaving(machine: Machine) -> None:
     StateFile(machine.state).change(left=True, leaving=True)
 
 
-_NOW_S = int(time.time())
-
-
 @pytest.mark.parametrize(
     ("spoil", "status", "why"),
     [
@@ -175,7 +173,7 @@ _NOW_S = int(time.time())
         (lambda m: m.token.write_bytes(b"x" * 70_000), 10, "larger than"),
         (lambda m: m.token.write_text(m.token.read_text()[:-9]), 10, "not JSON"),
         (_newer_version, 10, "version 2"),
-        (lambda m: m.put(expires_s=_NOW_S - 1), 24, "expired at"),
+        (lambda m: m.put(created_s=_NOW_S - 9, expires_s=_NOW_S - 1), 24, "expired at"),
         (lambda m: m.put(created_s=_NOW_S + 4000, expires_s=_NOW_S + 5000), 24, "clock says"),
         (_other_id, 24, f"id is {_OTHER}"),
         (lambda m: m.configure('endpoints = ["http://a:1"]'), 24, "another etcd or account"),
@@ -221,6 +219,21 @@ def test_a_running_agent_keeps_its_id(machine: Machine, capsys: pytest.CaptureFi
     assert "cert_file" not in tomllib.loads(machine.settings.read_text())["etcd"]
 
 
+@pytest.mark.parametrize("spoil", [_other_id, _member_without_token, _other_file, _leaving])
+def test_what_a_host_was_is_given_up_where_the_operator_says_so(
+    machine: Machine, spoil: Callable[[Machine], object]
+) -> None:
+    machine.configure('endpoints = ["http://a:1"]\ncall_timeout_s = 1')
+    spoil(machine)
+    assert machine.join() == 24
+    assert machine.join("--replace") == 0
+    assert load_settings(machine.settings).etcd.endpoints == token().endpoints
+    assert (machine.etc / "etcd.key").read_text() == token().files["key_file"]
+    assert (machine.state / "host-id").read_text() == f"{ID}\n"
+    assert not (machine.state / "copy.json").exists()
+    assert not StateFile(machine.state).now.left
+
+
 def test_a_host_that_had_left_joins_again(machine: Machine) -> None:
     assert machine.join() == 0
     StateFile(machine.state).change(left=True)
@@ -236,7 +249,7 @@ def test_the_same_open_etcd_in_agent_toml_is_no_obstacle(machine: Machine) -> No
     assert etcd == {"endpoints": ["http://192.0.2.1:2379"], "call_timeout_s": 1}
 
 
-def _killed_at(number: int, machine: Machine) -> bool:
+def _killed_at(number: int, machine: Machine, *words: str) -> bool:
     """Join in a process of its own that is killed at its n-th step on the disk."""
     child = os.fork()
     if child == 0:
@@ -251,28 +264,43 @@ def _killed_at(number: int, machine: Machine) -> bool:
 
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - of the child
         sys.addaudithook(step)
-        os._exit(machine.join())
+        os._exit(machine.join(*words))
     _, status = os.waitpid(child, 0)
     return os.WIFSIGNALED(status)
 
 
-def test_promise_6_a_join_that_was_killed_anywhere_is_completed_by_the_next(tmp_path: Path) -> None:
+def _once_more(machine: Machine) -> None:
+    """Make it a member of another mesh, with another token's id."""
+    machine.put(host_id=_OTHER, endpoints=("http://a:1",), files={})
+    assert machine.join() == 0
+    _member_without_token(machine)
+    machine.put()
+
+
+@pytest.mark.parametrize(
+    ("words", "before"), [((), lambda _: None), (("--replace",), _once_more)], ids=["", "replace"]
+)
+def test_promise_6_a_join_that_was_killed_anywhere_is_completed_by_the_next(
+    tmp_path: Path, words: tuple[str, ...], before: Callable[[Machine], None]
+) -> None:
     def fresh(name: str) -> Machine:
         (tmp_path / name).mkdir()
-        return Machine(tmp_path / name)
+        machine = Machine(tmp_path / name)
+        before(machine)
+        return machine
 
     whole = fresh("whole")
     untouched = whole.settings.read_text()
-    assert whole.join() == 0
+    assert whole.join(*words) == 0
     kills = 0
-    while _killed_at(kills, machine := fresh(f"killed{kills}")):
+    while _killed_at(kills, machine := fresh(f"killed{kills}"), *words):
         kills += 1
         text = machine.settings.read_text()
         if text != untouched.replace("/whole/", f"/{machine.etc.parent.name}/"):
             # The agent would start with these settings, so everything else is there.
             assert load_settings(machine.settings).etcd.key_file
             assert (machine.state / "host-id").read_text() == f"{ID}\n"
-        assert machine.join() == 0
+        assert machine.join(*words) == 0
         done = {
             name: (text.replace(str(machine.etc.parent), str(whole.etc.parent)), mode)
             for name, (text, mode) in machine.files().items()
