@@ -34,6 +34,11 @@ def look_at_names(mesh: Mesh, findings: Findings) -> None:
             findings.add("names", State.WARN, error.message, error.hint)
             continue
         known = ", ".join(answer.addresses) or answer.status
-        answering.append(f"{each.address} says {name} is {known}")
+        says = f"{each.address} says {name} is {known}"
+        if answer.addresses or mesh.own is None:
+            answering.append(says)
+        else:
+            unit = f"hostmesh-dns@{each.address}"
+            findings.add("names", State.WARN, says, f"systemctl restart {unit}; agentctl doctor")
     if answering:
         findings.add("names", State.OK, "; ".join(answering))

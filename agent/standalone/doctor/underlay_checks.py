@@ -7,8 +7,10 @@ import os
 from agent.daemon.wiring import host_name
 from agent.errors import HostmeshError
 from agent.kernel.diagnose.source_filter import Passage, passage
-from agent.model import Lease, Uplink
-from agent.model.family import Address, Network
+from agent.mesh.backends import backend_by_name
+from agent.model import BackendChoice, Lease, Uplink
+from agent.model.family import IPV4, Address, Network
+from agent.model.untrusted import Fields
 from agent.registry.claiming.request import ClaimRequest
 from agent.registry.own.identity import read_boot_id
 from agent.settings import Settings
@@ -28,10 +30,14 @@ def look_at_underlay(
 ) -> None:
     """Send from a container's address to a peer, as containers will.
 
+    Where all packets travel in a tunnel, no container's address is on the underlay.
+
     Args:
         claim: A host that is no member may claim a subnet for the time of the probe: without
             one peers have nowhere to answer to.
     """
+    if all(map(_encloses, mesh.config.choices)):
+        return
     peers = [
         lease
         for lease in mesh.view.leases
@@ -47,6 +53,18 @@ def look_at_underlay(
         _probe(mesh.own.subnet, uplink, peers, findings)
     else:
         _probe_on_loan(mesh, uplink, settings, peers, findings)
+
+
+def _encloses(choice: BackendChoice) -> bool:
+    """Return whether a backend sends every packet in a tunnel."""
+    backend = backend_by_name(choice.name)
+    if backend is None or not backend.overhead(IPV4):
+        return False
+    options = choice.data.fields if choice.data else {}
+    try:
+        return not Fields(options).flag("DirectRouting", default=False)
+    except ValueError:  # the condition backend-options-unusable says so
+        return False
 
 
 def _untested(

@@ -91,6 +91,18 @@ def test_promise_6_direct_routing_is_switched_under_a_ping(stage: TwoLans) -> No
     assert len(seen.lost) <= 2, "one for each change"
 
 
+def test_the_doctor_asks_the_underlay_only_where_it_carries_containers(stage: TwoLans) -> None:
+    one, two, _ = stage.nodes
+    for direct in (False, True):
+        stage.create_mesh("vxlan", DirectRouting=direct)
+        eventually(partial(leads_by, "eth0" if direct else "hm-vxlan", one, two), 20)
+        eventually(partial(leads_by, "eth0" if direct else "hm-vxlan", two, one), 20)
+        checks = {each["check"]: each for each in one.document("doctor")["checks"]}
+        assert ("underlay" in checks) is direct
+        assert checks["tunnel"]["state"] == "ok"
+        assert "fail" not in {each["state"] for each in checks.values()}
+
+
 @pytest.mark.full
 def test_promise_6_another_name_of_the_link_is_followed_under_a_ping(stage: TwoLans) -> None:
     one, two, _ = stage.nodes
