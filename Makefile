@@ -83,9 +83,10 @@ lock: ## Resolve the dependencies anew and write both lock files
 	.venv/bin/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
 	    --no-emit-index-url --no-emit-find-links --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 
-picture: ## Draw docs/architecture.svg anew (graphviz)
-	dot -Tsvg docs/architecture.dot -o docs/architecture.svg
-	echo "<!-- $$(sha256sum < docs/architecture.dot | cut -d ' ' -f 1) -->" >> docs/architecture.svg
+picture: ## Draw docs/*.svg anew (graphviz)
+	for name in architecture mesh; do \
+	    dot -Tsvg docs/$$name.dot -o docs/$$name.svg && \
+	    echo "<!-- $$(sha256sum < docs/$$name.dot | cut -d ' ' -f 1) -->" >> docs/$$name.svg; done
 
 clean: ## Remove what make made in this clone (caches outside it stay: hostmesh-lab image --purge)
 	rm -rf .venv build dist *.egg-info tests/lab/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -160,9 +160,49 @@ def test_prose_has_at_most_100_columns(page: str) -> None:
     assert not wide or page in UNWRAPPED
 
 
-def test_pictures_are_drawn_from_their_source() -> None:
-    source = hashlib.sha256((ROOT / "docs/architecture.dot").read_bytes()).hexdigest()
-    assert source in text("docs/architecture.svg"), "run `make picture`"
+@pytest.mark.parametrize("drawn", sorted(ROOT.glob("docs/*.dot")), ids=lambda each: each.stem)
+def test_pictures_are_drawn_from_their_source(drawn: Path) -> None:
+    source = hashlib.sha256(drawn.read_bytes()).hexdigest()
+    assert source in drawn.with_suffix(".svg").read_text(), "run `make picture`"
+
+
+def test_the_readme_lists_every_page() -> None:
+    index = text("README.md").partition("## Documentation")[2]
+    linked = {link.partition("#")[0] for link in LINK.findall(index)}
+    assert {page for page in PAGES if page.startswith("docs/")} <= linked
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("docs/")])
+def test_a_page_begins_with_its_answer(page: str) -> None:
+    """A title, an empty line, and prose of at least two lines before anything else."""
+    title, empty, *answer = text(page).splitlines()[:4]
+    assert title.startswith("# ")
+    assert not empty
+    assert all(line and line[0] not in "#|-*" for line in answer[:1]), answer
+
+
+CONDITION = re.compile(
+    r"`([a-z]+(?:-[a-z0-9]+)+)`|\(([a-z]+(?:-[a-z0-9]+)+)(?: [\d./]+)?, \d+ [smhd]\)"
+)
+SEVERITY = re.compile(r"(?m)^\| `([a-z0-9-]+)` \| (?:error|warning|info)")
+QUOTING = ("docs/troubleshooting.md", "docs/faq.md", "docs/upgrade.md", "docs/compare.md")
+NO_CONDITION = {"host-gw", "hostmesh-peers"}
+
+
+@pytest.mark.parametrize("page", QUOTING)
+def test_conditions_that_a_page_quotes_exist(page: str) -> None:
+    known = set(SEVERITY.findall(text("docs/conditions.md")))
+    quoted = {one or other for one, other in CONDITION.findall(text(page))}
+    assert not quoted - known - NO_CONDITION
+
+
+def test_the_table_of_symptoms_leads_to_every_section() -> None:
+    page = text("docs/troubleshooting.md")
+    listed = re.findall(r"\[(\d+)\]\(#(\d+)-", page.partition("\n## ")[0])
+    assert {int(name) for name, _ in listed} == {
+        int(each) for each in re.findall(r"(?m)^## (\d+)\. ", page)
+    }
+    assert all(name == anchor for name, anchor in listed)
 
 
 def test_help_names_every_backend() -> None:
