@@ -184,7 +184,7 @@ def test_a_page_begins_with_its_answer(page: str) -> None:
 CONDITION = re.compile(
     r"`([a-z]+(?:-[a-z0-9]+)+)`|\(([a-z]+(?:-[a-z0-9]+)+)(?: [\d./]+)?, \d+ [smhd]\)"
 )
-SEVERITY = re.compile(r"(?m)^\| `([a-z0-9-]+)` \| (?:error|warning|info)")
+SEVERITY = re.compile(r"(?m)^\| (?:<a id=[^>]*></a>)?`([a-z0-9-]+)` \| (?:error|warning|info)")
 QUOTING = ("docs/troubleshooting.md", "docs/faq.md", "docs/upgrade.md", "docs/compare.md")
 NO_CONDITION = {"host-gw", "hostmesh-peers"}
 

@@ -1,12 +1,12 @@
 """Every section of docs/troubleshooting.md on a mesh that is broken as the section says.
 
 A section's prompts are typed in order; each line below a prompt must be in what the command
-prints. Numbers may differ, and "…" stands for anything. `editor FILE` is what the fault's own
-editor does.
+prints. Numbers may differ, and "…" matches any text. `editor FILE` does the fault's own edit.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -56,7 +56,7 @@ def sections() -> dict[int, list[Typed]]:
 
 
 def pattern(line: str) -> re.Pattern[str]:
-    """What a printed line must be like: other numbers, other ids, anything for "…"."""
+    """Return a pattern for a printed line: other numbers, other ids, any text for "…"."""
     text = re.sub(r"\b[0-9a-f]{32}\b|\d+(?:\.\d+)*(?: ?m?[smhd]\b)?", "0", line.strip())
     parts = (re.escape(part) for part in re.split("…", re.sub(r"\s+", " ", text)))
     return re.compile(".*".join(parts))
@@ -89,7 +89,7 @@ def follow(lab: Lab, number: int, edit: Callable[[], None] | None = None) -> Non
             missing = misses(typed, printed)
             if not missing:
                 break
-            # What is shown may need the agent's next look.
+            # The agent's next look may bring what the page shows.
             assert time.monotonic() < deadline, f"{typed.host}# {typed.command}\n{printed}"
             host.run(["sh", "-c", "agentctl wait --ready --timeout 1"], check=False)
 
