@@ -12,6 +12,7 @@ import pytest
 
 from agent.ctl.parser import build_parser
 from agent.ctl.verbtable import GROUPS, VERBS, Verb
+from agent.deploy.parser import build_parser as deploy_parser
 from agent.model import BACKENDS
 from agent.settings import KEYS
 
@@ -129,6 +130,27 @@ def test_agentctl_has_the_verbs_and_options_that_a_page_names(page: str) -> None
     assert not unknown
 
 
+DEPLOY = re.compile(r"^(?:\$ )?hostmesh-deploy ([a-z].*)$")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_hostmesh_deploy_has_the_verbs_and_options_that_a_page_names(page: str) -> None:
+    found = (each.choices for each in deploy_parser()._actions)
+    (verbs,) = (each for each in found if isinstance(each, dict))
+    unknown = []
+    for line in re.findall(r"(?m)^    (.*)$|`([^`\n]+)`", text(page)):
+        command = DEPLOY.match((line[0] or line[1]).partition("#")[0].strip())
+        if not command:
+            continue
+        verb, *words = command[1].split()
+        parser = verbs.get(verb)
+        known = parser._option_string_actions if parser else {}
+        options = [word.partition("=")[0] for word in words if word.startswith("--")]
+        if parser is None or set(options) - set(known):
+            unknown.append(command[1])
+    assert not unknown
+
+
 SETTING = re.compile(
     rf"`((?:{'|'.join(KEYS)})\.(?!py`|sock`|toml|service|socket`|options`)[a-z0-9_]+)(?: = [^`]*)?`"
 )
@@ -187,7 +209,7 @@ CONDITION = re.compile(
 )
 SEVERITY = re.compile(r"(?m)^\| (?:<a id=[^>]*></a>)?`([a-z0-9-]+)` \| (?:error|warning|info)")
 QUOTING = ("docs/troubleshooting.md", "docs/faq.md", "docs/upgrade.md", "docs/compare.md")
-NO_CONDITION = {"host-gw", "hostmesh-peers"}
+NO_CONDITION = {"host-gw", "hostmesh-peers", "hostmesh-deploy"}
 
 
 @pytest.mark.parametrize("page", QUOTING)
