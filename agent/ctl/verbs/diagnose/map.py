@@ -80,7 +80,8 @@ def run(context: Context) -> int:
             lambda document: _screen(context, document),
             changes,
         )
-    document = _document(lambda path: direct.ask(context, path), _Tests(context).of)
+    with context.progress.waiting_for("answers of every host's containers", context.timeout_s):
+        document = _document(lambda path: direct.ask(context, path), _Tests(context).of)
     context.show(document, lambda: _screen(context, document))
     return 0
 

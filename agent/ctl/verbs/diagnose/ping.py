@@ -28,7 +28,8 @@ def run(context: Context) -> int:
     """Check every step of the path; return 1 when one fails."""
     peer = find_peer(context, context.args.peer)
     names = ("step", "result", "text")
-    steps = [dict(zip(names, step, strict=True)) for step in _steps(context, peer)]
+    with context.progress.waiting_for(f"answers of {peer.subnet}", context.timeout_s):
+        steps = [dict(zip(names, step, strict=True)) for step in _steps(context, peer)]
     failed = [step for step in steps if step["result"] == "failed"]
     document = {
         "version": 1,
