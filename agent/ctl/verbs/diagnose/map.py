@@ -303,7 +303,7 @@ def _state_text(peer: Mapping[str, Any]) -> str:
     if peer.get("path") == "ok":
         return f"{state}, a container answers"
     if peer.get("path") == "failed":
-        return f"{state}, {clean(peer.get('container'))} does not answer"
+        return f"{state}, {clean(peer.get('container') or 'its container')} does not answer"
     if peer["state"] == "untested":
         return f"{state}, not tested" + ("" if peer.get("container") else ": no container known")
     return state
