@@ -397,6 +397,7 @@ class HostAgent:
             certificates=lambda: self._endpoint_check.certificates,
             observer=self._observer,
             docker_outlook=self._docker_manager.docker.outlook,
+            last_check=lambda: self._checks.last,
         )
 
     def _changes(self) -> ChangeHandlers:

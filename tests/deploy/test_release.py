@@ -144,6 +144,7 @@ def test_a_release_is_signed_where_the_key_is(tmp_path: Path, key: str) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.timeout(900)  # the package is built first
 @pytest.mark.parametrize("suite", SUITES)
 def test_apt_installs_from_the_static_repository(suite: str, tmp_path: Path, key: str) -> None:
     """Signed, from a folder, with no other source; another key's repository is refused."""

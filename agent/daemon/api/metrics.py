@@ -25,9 +25,13 @@ from agent import __version__
 from agent.daemon.api.status import host_state, peers_of
 from agent.daemon.names.servers import ServerSeen
 from agent.daemon.state.agent_state import AgentState
+from agent.daemon.state.mesh_state import MeshState
 from agent.daemon.telemetry.condition_registry import ActiveCondition
 from agent.daemon.telemetry.counters import Counters
 from agent.etcd.certificates import Certificate
+from agent.mesh.check.result import CheckState, CheckSummary
+from agent.mesh.liveness import is_dead
+from agent.model import BACKENDS
 
 __all__ = ["Reading", "render"]
 
@@ -44,6 +48,7 @@ class Reading(Collector):
         now_s: Unix time.
         certificates: For etcd, as last seen.
         servers: This host's name servers; none where the mesh has no names.
+        check: The newest check of all peers since the agent started.
     """
 
     state: AgentState
@@ -54,6 +59,7 @@ class Reading(Collector):
     now_s: float
     certificates: tuple[Certificate, ...] = ()
     servers: tuple[ServerSeen, ...] = ()
+    check: CheckSummary | None = None
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family, always all of them: one that does not apply has no sample."""
@@ -65,7 +71,10 @@ class Reading(Collector):
         yield from _host(self)
         yield from _etcd(self)
         yield from _mesh(self)
+        yield from _objects(self)
+        yield from _containers(self.state.mesh)
         yield from _names(self.servers)
+        yield from _check(self.check)
         yield from _work(self.counters)
 
 
@@ -143,6 +152,17 @@ def _mesh(reading: Reading) -> Iterator[Metric]:
     for each in ("alive", "silent", "unknown"):
         peers.add_metric([each], float(found[each]))
     yield peers
+    dead = sum(is_dead(each, mesh.silent) for each in mesh.lapsed)
+    yield GaugeMetricFamily(
+        "hostmesh_peers_unreachable", "Other hosts that answer no probe", float(dead)
+    )
+    yield InfoMetricFamily(
+        "hostmesh_backend",
+        "The backend by which this host sends; other: one that this version does not have",
+        {"backend": mesh.sends_by if mesh.sends_by in BACKENDS else "other"}
+        if mesh.sends_by
+        else None,
+    )
     routes = GaugeMetricFamily("hostmesh_routes", "Routes of the mesh here", labels=["state"])
     report = reading.state.report
     states = {"desired": report.desired, "installed": report.installed, "drift": report.differing}
@@ -152,20 +172,77 @@ def _mesh(reading: Reading) -> Iterator[Metric]:
     yield routes
 
 
+def _objects(reading: Reading) -> Iterator[Metric]:
+    """Yield the kernel's objects; none while there is nothing to compare, as after a leave."""
+    objects = GaugeMetricFamily(
+        "hostmesh_objects",
+        "The agent's objects in the kernel: routes, and a tunnel's links, addresses and entries",
+        labels=["kind", "state"],
+    )
+    for kind, counts in sorted(dict(reading.counters.objects).items()):
+        for state, count in zip(("desired", "installed"), counts, strict=True):
+            if count is not None and reading.state.report.desired:
+                objects.add_metric([kind, state], float(count))
+    yield objects
+
+
+def _containers(mesh: MeshState) -> Iterator[Metric]:
+    """Yield what this host has on the mesh; no sample while it is not known."""
+    containers = GaugeMetricFamily(
+        "hostmesh_containers", "Running containers here that other hosts can reach"
+    )
+    if mesh.own_endpoints is not None:
+        containers.add_metric([], float(len(mesh.own_endpoints)))
+    yield containers
+    networks = GaugeMetricFamily(
+        "hostmesh_mesh_networks", "Mesh networks that this host has a published part of"
+    )
+    if mesh.believed is not None:
+        own = sum(host == mesh.host_id for host, _ in mesh.believed.slices)
+        networks.add_metric([], float(own))
+    yield networks
+
+
 def _names(servers: tuple[ServerSeen, ...]) -> Iterator[Metric]:
     running = GaugeMetricFamily(
         "hostmesh_dns_up", "1 while a name server of this host runs", labels=["server"]
     )
     names = GaugeMetricFamily("hostmesh_dns_names", "Names that it knows", labels=["server"])
+    upstreams = GaugeMetricFamily(
+        "hostmesh_dns_upstreams",
+        "The host's own resolvers, as its name servers see them",
+        labels=["server", "state"],
+    )
     counted = CounterMetricFamily(
         "hostmesh_dns", "Queries of a name server by what became of them", labels=["server", "what"]
     )
     for each in servers:
         running.add_metric([str(each.address)], float(each.runs))
         names.add_metric([str(each.address)], float(each.names))
+        failing = sum(fails for _, fails in each.upstreams)
+        for state, number in (("answer", len(each.upstreams) - failing), ("fail", failing)):
+            upstreams.add_metric([str(each.address), state], float(number))
         for what, count in each.counters.items():
             counted.add_metric([str(each.address), what], float(count))
-    yield from (running, names, counted)
+    yield from (running, names, upstreams, counted)
+
+
+def _check(check: CheckSummary | None) -> Iterator[Metric]:
+    began = GaugeMetricFamily(
+        "hostmesh_check_timestamp_seconds", "When the last check of all peers began, Unix time"
+    )
+    peers = GaugeMetricFamily(
+        "hostmesh_check_peers", "Peers in the last check by its result", labels=["state"]
+    )
+    own = GaugeMetricFamily(
+        "hostmesh_check_own_failed", "Tests of this host itself that failed in the last check"
+    )
+    if check is not None:
+        began.add_metric([], check.began_s)
+        for state in CheckState:
+            peers.add_metric([str(state)], float(check.counts.get(state, 0)))
+        own.add_metric([], float(len(check.own_failed)))
+    yield from (began, peers, own)
 
 
 def _work(counters: Counters) -> Iterator[Metric]:
@@ -184,7 +261,9 @@ def _work(counters: Counters) -> Iterator[Metric]:
     repairs = CounterMetricFamily(
         "hostmesh_drift_repairs", "Drift that was put right", labels=["kind"]
     )
-    for kind in ("route-missing", "route-modified", "route-extra", "rules"):
+    # Always there, so that their first increase is seen; tunnels' kinds come with the first repair.
+    kinds = {"route-missing", "route-modified", "route-extra", "rules", *list(counters.repairs)}
+    for kind in sorted(kinds):
         repairs.add_metric([kind], float(counters.repairs[kind]))
     yield repairs
     events = CounterMetricFamily("hostmesh_events", "Events by kind", labels=["kind"])

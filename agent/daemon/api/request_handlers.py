@@ -26,6 +26,7 @@ from agent.daemon.telemetry.observer import Observer
 from agent.docker.report import RestartOutlook
 from agent.errors import CannotTell, HostmeshError, UsageError
 from agent.etcd.certificates import Certificate
+from agent.mesh.check.result import CheckSummary
 from agent.mesh.liveness import dead_subnets
 from agent.mesh.peer_rules import PeerRules
 from agent.mesh.ways import own_device, ways
@@ -59,6 +60,7 @@ class RequestHandlers:
         last_contact_s: Monotonic seconds when etcd last answered, 0 if never.
         certificates: For etcd, as last seen.
         docker_outlook: What a restart of dockerd would do to containers now.
+        last_check: The newest check of all peers since the agent started.
     """
 
     inbox: Inbox
@@ -71,6 +73,7 @@ class RequestHandlers:
     last_contact_s: Callable[[], float]
     certificates: Callable[[], tuple[Certificate, ...]]
     docker_outlook: Callable[[], RestartOutlook]
+    last_check: Callable[[], CheckSummary | None]
     observer: Observer
 
     def paths(self) -> Paths:
@@ -116,6 +119,7 @@ class RequestHandlers:
                     now_s=time.time(),
                     certificates=self.certificates(),
                     servers=look_at_servers() if config and config.has_names else (),
+                    check=self.last_check(),
                 )
             )
         )

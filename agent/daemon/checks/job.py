@@ -46,6 +46,10 @@ class CheckJob:
         jobs: Runs this and nothing that waits.
         runner: Runs the command.
         clock: Monotonic seconds.
+
+    Attributes:
+        problem: Why etcd refuses the summary; "" while it does not.
+        last: The newest summary since the agent started.
     """
 
     name = "checks"
@@ -69,6 +73,7 @@ class CheckJob:
         self._backoff = Backoff(1.0, _LOOK_S)
         self._due_s = math.inf
         self.problem = ""
+        self.last: CheckSummary | None = None
 
     def start(self) -> None:
         """Begin; the first check comes when the mesh has settled."""
@@ -84,7 +89,7 @@ class CheckJob:
     def keep(self, summary: CheckSummary) -> None:
         """Publish this summary in place of the last one. Any thread."""
         with self._lock:
-            self._newest = summary
+            self._newest = self.last = summary
         self._jobs.hurry(self)
 
     def run(self) -> float:

@@ -55,6 +55,8 @@ class Counters:
         pass_s: How long passes over a part took, "routes" and "rules".
         plan_size: How many operations a pass over the routes did.
         repairs: Drift put right, by kind: "route-missing", ..., "rules".
+        objects: After the last pass, for each kind of kernel object: how many are desired, and how
+            many of those exist; None where they could not be listed.
         last_repair: What was put right last, and when (monotonic seconds).
         events: Events recorded, by kind.
         docker_restarts: Restarts of dockerd by the agent.
@@ -66,6 +68,7 @@ class Counters:
     )
     plan_size: Buckets = field(default_factory=lambda: Buckets(_SIZES))
     repairs: Counter[str] = field(default_factory=Counter)
+    objects: dict[str, tuple[int | None, int | None]] = field(default_factory=dict)
     last_repair: tuple[str, float] | None = None
     events: Counter[str] = field(default_factory=Counter)
     docker_restarts: int = 0

@@ -80,6 +80,7 @@ class Observer:
         for report in reports:
             done += len(report.done)
             if report.kind is not None:
+                self.counters.objects[report.kind.name] = report.desired, report.installed
                 self._repaired(report.kind, report.repaired)
         self.counters.plan_size.observe(float(done))
 

@@ -1,18 +1,13 @@
-"""The metrics, read back with the official parser; and what is made of them in deploy/."""
+"""The metrics, read back with the official parser."""
 
 from __future__ import annotations
 
 import http.client
-import json
-import os
-import re
-import shutil
 import subprocess
 import sys
 import threading
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
-from pathlib import Path
 from types import MappingProxyType
 
 import pytest
@@ -21,19 +16,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from agent.daemon.api.connection import Paths, Text
 from agent.daemon.api.metrics import Reading, render
 from agent.daemon.api.server import TcpServer
+from agent.daemon.names.servers import ServerSeen
 from agent.daemon.state.agent_state import AgentState
 from agent.daemon.state.mesh_state import MeshState
 from agent.daemon.telemetry.condition_registry import ActiveCondition
 from agent.daemon.telemetry.counters import Counters
 from agent.errors import StateError
 from agent.etcd.certificates import Certificate
+from agent.mesh.check.result import CheckState, CheckSummary
 from agent.model import Condition, DockerState, Heartbeat, HostId, Lease, Severity, View
 from agent.reconcile.reconciler import Report
-
-ROOT = Path(__file__).parents[4]
-sys.path.insert(0, str(ROOT))
-
-from tests.debian import unpacked  # noqa: E402 # the line above makes it importable
 
 pytestmark = pytest.mark.unit
 
@@ -67,13 +59,28 @@ def reading() -> Reading:
     )
     leases = (lease(1, OWN), lease(2, alive), lease(3, silent), lease(4, None))
     view = View(cluster_id=1, revision=2, leases=leases, heartbeats=MappingProxyType({alive: beat}))
-    mesh = MeshState(host_id=OWN, believed=view, own=leases[0], docker_state=DockerState.READY)
+    mesh = MeshState(
+        host_id=OWN,
+        believed=view,
+        own=leases[0],
+        docker_state=DockerState.READY,
+        silent=frozenset({leases[2].node_address}),
+        sends_by="vxlan",
+        own_endpoints=(),
+    )
     counters = Counters()
     counters.pass_s["routes"].observe(0.002)
     counters.pass_s["routes"].observe(50)
     counters.plan_size.observe(3)
     counters.repairs["route-missing"] += 2
+    counters.repairs["fdb-entry-missing"] += 1
+    counters.objects["fdb-entry"] = 4, 3
+    counters.objects["link"] = 1, None
     counters.events["peer-joined"] += 1
+    return _reading(mesh, counters)
+
+
+def _reading(mesh: MeshState, counters: Counters) -> Reading:
     condition = Condition(
         name="route-conflict", subject=PLANTED, cause=PLANTED, hint="", severity=Severity.WARNING
     )
@@ -90,6 +97,18 @@ def reading() -> Reading:
         stale=False,
         now_s=1400.0,
         certificates=(Certificate("/etc/etcd.crt", "client", 1500.0),),
+        check=CheckSummary(
+            host_id=OWN, began_s=1300.0, counts={CheckState.OK: 2, CheckState.DOWN: 1}
+        ),
+        servers=(
+            ServerSeen(
+                address=IPv4Address("169.254.20.53"),
+                runs=True,
+                names=7,
+                upstreams=(("192.0.2.53", False), ("192.0.2.54", True), ("192.0.2.55", True)),
+                counters={"forwarded": 5},
+            ),
+        ),
     )
 
 
@@ -123,7 +142,22 @@ def test_every_value_comes_from_the_agents_state() -> None:
     assert found["hostmesh_reconcile_seconds_sum part=routes"] == pytest.approx(50.002)
     assert found["hostmesh_plan_operations_bucket le=10.0"] == 1
     assert found["hostmesh_drift_repairs_total kind=route-missing"] == 2
+    assert found["hostmesh_drift_repairs_total kind=fdb-entry-missing"] == 1
     assert found["hostmesh_docker_restarts_total"] == 0
+    assert found["hostmesh_peers_unreachable"] == 1
+    assert found["hostmesh_backend_info backend=vxlan"] == 1
+    assert found["hostmesh_objects kind=fdb-entry state=desired"] == 4
+    assert found["hostmesh_objects kind=fdb-entry state=installed"] == 3
+    assert "hostmesh_objects kind=link state=installed" not in found
+    assert found["hostmesh_containers"] == found["hostmesh_mesh_networks"] == 0
+    assert found["hostmesh_check_timestamp_seconds"] == 1300
+    assert found["hostmesh_check_peers state=ok"] == 2
+    assert found["hostmesh_check_peers state=failed"] == 0
+    assert found["hostmesh_check_own_failed"] == 0
+    dns = "server=169.254.20.53"
+    assert found[f"hostmesh_dns_up {dns}"] == 1
+    assert found[f"hostmesh_dns_upstreams {dns} state=fail"] == 2
+    assert found[f"hostmesh_dns_total {dns} what=forwarded"] == 5
     assert any(name.startswith("hostmesh_build_info ") for name in found)
 
 
@@ -132,8 +166,8 @@ def test_promise_9_routes_that_could_not_be_listed_have_no_number() -> None:
     seen = replace(read.state, report=Report(desired=3, failed=1), passed=False)
     text = render(replace(read, state=seen))[0].decode()
     assert 'hostmesh_routes{state="desired"} 3.0' in text
-    assert 'state="installed"' not in text
-    assert 'state="drift"' not in text
+    assert 'hostmesh_routes{state="installed"}' not in text
+    assert 'hostmesh_routes{state="drift"}' not in text
     assert seen.readiness[1].startswith("which routes are in place is not known")
     assert "not known which are in place" in seen.summary
 
@@ -145,6 +179,22 @@ def test_a_lease_that_is_not_held_has_no_time_left() -> None:
     assert "hostmesh_lease_left_seconds 0.0" in text
     assert "hostmesh_ready 0.0" in text
     assert 'hostmesh_state{state="degraded"} 1.0' in text
+
+
+def test_a_host_that_left_counts_no_objects_and_no_unknown_backend_becomes_a_label() -> None:
+    read = reading()
+    state = replace(
+        read.state,
+        report=Report(desired=0, installed=0),
+        mesh=replace(read.state.mesh, sends_by=PLANTED, own_endpoints=None),
+    )
+    text = render(replace(read, state=state))[0].decode()
+    assert "hostmesh_objects{" not in text
+    assert "hostmesh_containers " not in text.replace("# HELP hostmesh_containers ", "").replace(
+        "# TYPE hostmesh_containers ", ""
+    )
+    assert 'hostmesh_backend_info{backend="other"} 1.0' in text
+    assert PLANTED not in text
 
 
 def test_no_name_of_a_host_and_no_cause_becomes_a_label() -> None:
@@ -203,79 +253,3 @@ def test_counting_and_reading_at_once_never_fails() -> None:
     finally:
         stop.set()
         thread.join()
-
-
-NAME = re.compile(r"\bhostmesh_[a-z_]+")
-
-
-def exported() -> set[str]:
-    text = render(reading())[0].decode()
-    return {s.name for family in text_string_to_metric_families(text) for s in family.samples}
-
-
-def test_dashboard_and_alerts_name_exported_metrics_only() -> None:
-    monitoring = ROOT / "deploy" / "monitoring"
-    dashboard = json.loads((monitoring / "grafana-dashboard.json").read_text())
-    panels = [
-        target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])
-    ]
-    alerts = (monitoring / "alerts.yml").read_text()
-    expressions = re.findall(r"expr: (.*)", alerts)
-    assert len(panels) >= 10
-    assert len(expressions) >= 8
-    mesh = exported()
-    for expression in [*panels, *expressions]:
-        names = set(NAME.findall(expression))
-        assert names, expression
-        assert names <= mesh, (expression, names - mesh)
-    page = (ROOT / "docs" / "conditions.md").read_text()
-    for name in re.findall(r'condition="([a-z-]+)"', alerts):
-        assert f"`{name}`" in page
-
-
-_PAGES = """
-rule_files: [{alerts}]
-evaluation_interval: 1m
-tests:
-  - interval: 1m
-    input_series:
-      - series: 'hostmesh_conditions{{instance="a",condition="etcd-alarm",severity="error"}}'
-        values: '1x10'
-      - series: 'hostmesh_conditions{{instance="b",condition="uplink-missing",severity="error"}}'
-        values: '1x10'
-    promql_expr_test:
-      - expr: count by (alertname, instance) (ALERTS{{alertstate="firing"}})
-        eval_time: 10m
-        exp_samples:
-          - labels: '{{alertname="HostmeshEtcdAlarm", instance="a"}}'
-            value: 1
-          - labels: '{{alertname="HostmeshError", instance="b"}}'
-            value: 1
-"""
-
-
-def test_one_cause_pages_once(tmp_path: Path) -> None:
-    """The alarm has an alert of its own, and is an error condition, too."""
-    found = shutil.which("promtool")
-    if found is None and os.geteuid() != 0:
-        pytest.skip("NOT TESTED: no promtool here (Debian: prometheus); root unpacks it")
-    promtool = found or unpacked("prometheus", "usr/bin/promtool")
-    cases = tmp_path / "pages.yml"
-    cases.write_text(_PAGES.format(alerts=ROOT / "deploy" / "monitoring" / "alerts.yml"))
-    done = subprocess.run(
-        [promtool, "test", "rules", str(cases)], check=False, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_promtool_accepts_what_debian_has_it_for() -> None:
-    found = shutil.which("promtool")
-    if found is None and os.geteuid() != 0:
-        pytest.skip("NOT TESTED: no promtool here (Debian: prometheus); root unpacks it")
-    promtool = found or unpacked("prometheus", "usr/bin/promtool")
-    alerts = ROOT / "deploy" / "monitoring" / "alerts.yml"
-    subprocess.run([promtool, "check", "rules", str(alerts)], check=True)
-    done = subprocess.run(
-        [promtool, "check", "metrics"], input=render(reading())[0], check=False, capture_output=True
-    )
-    assert done.returncode == 0, done.stderr
