@@ -25,7 +25,17 @@ from agent.daemon.api.connection_limit import ConnectionLimit
 from agent.errors import HostmeshError, NotRoot, UsageError
 from agent.thread_call import serving
 
-__all__ = ["Chunks", "Handler", "Paths", "Stream", "Text", "error_document", "peer_uid"]
+__all__ = [
+    "Chunks",
+    "Document",
+    "Handler",
+    "Paths",
+    "Stream",
+    "Text",
+    "answer_of",
+    "error_document",
+    "peer_uid",
+]
 
 Document = Mapping[str, Any]
 Query = Mapping[str, str]
@@ -43,6 +53,7 @@ class Text:
     body: bytes
     content_type: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    status: int = HTTPStatus.OK
 
 
 class Chunks(Protocol):
@@ -82,11 +93,13 @@ class Paths:
         read: GET: return the document, or (status, document).
         change: POST: take the request's JSON object.
         query: GET: take the query's fields.
+        are_secret: An unknown path is not answered with those that there are.
     """
 
     read: Mapping[str, Callable[[], Answer]] = field(default_factory=dict)
     change: Mapping[str, Callable[[Document], Document]] = field(default_factory=dict)
     query: Mapping[str, Callable[[Query], Answer]] = field(default_factory=dict)
+    are_secret: bool = False
 
     def and_those_of(self, *others: Paths) -> Paths:
         """Return these paths and those of other parts; no two parts answer one path."""
@@ -196,7 +209,8 @@ class Handler(BaseHTTPRequestHandler):
     def _unknown(self) -> None:
         paths = self.server.paths
         known = " ".join(sorted({*paths.read, *paths.query, *paths.change}))
-        error = UsageError(f"no {self.path} here", hint=f"known: {known}")
+        hint = "" if paths.are_secret else f"known: {known}"
+        error = UsageError(f"no {self.path} here", hint=hint)
         self._send(HTTPStatus.NOT_FOUND, error_document(error))
 
     def _body(self) -> Document:
@@ -235,11 +249,11 @@ class Handler(BaseHTTPRequestHandler):
         if not self.server.limit.start_work(self.connection):
             return  # it was evicted for another, which it learns by the end of the connection
         try:
-            answer = _answer_of(function)
+            answer = answer_of(function)
         finally:
             self.server.limit.end_work(self.connection)
         if isinstance(answer, Text):
-            self._write(HTTPStatus.OK, answer.body, answer.content_type, answer.headers)
+            self._write(answer.status, answer.body, answer.content_type, answer.headers)
         elif isinstance(answer, Stream):
             self._write_stream(answer)
         else:
@@ -289,7 +303,8 @@ def peer_uid(connection: socket.socket) -> int:
     return int(struct.unpack("3i", raw)[1])
 
 
-def _answer_of(function: Callable[[], Answer]) -> Answer:
+def answer_of(function: Callable[[], Answer]) -> Answer:
+    """Return a function's answer; of an error its document. An unexpected one is reported."""
     try:
         return function()
     except HostmeshError as error:
