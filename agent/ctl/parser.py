@@ -165,15 +165,16 @@ def _nearest(wrong: str, known: Iterable[str]) -> str:
     return f"did you mean {near}?" if near else "known: " + ", ".join(names)
 
 
-def _common(timeout_s: float | None = None) -> _Parser:
+def _common(timeout_s: float | None = None, more: tuple[str, ...] = ()) -> _Parser:
     """Return the arguments that every verb takes, before or after it.
 
     Args:
         timeout_s: The verb's own timeout.
+        more: The verb's own forms of -o.
     """
     common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     add = common.add_argument_group("options of every verb, before or after it").add_argument
-    forms = ("text", "wide", "json", "yaml")
+    forms = ("text", "wide", "json", "yaml", *more)
     add(
         "-o", "--output", choices=forms, metavar="|".join(forms),
         help="form of the answer (text)",
@@ -255,7 +256,10 @@ def build_parser(known: Sequence[Verb] = VERBS) -> _Parser:
             about = GROUPS[name]
             parser = parser.below(name, help=about, description=_sentence(about))
         listed = {} if verb.hidden else {"help": verb.summary}
-        _fill(parser.below(verb.words[-1], parents=[_common(verb.timeout_s)], **listed), verb)
+        _fill(
+            parser.below(verb.words[-1], parents=[_common(verb.timeout_s, verb.forms)], **listed),
+            verb,
+        )
     return top
 
 

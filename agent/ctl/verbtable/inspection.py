@@ -63,7 +63,24 @@ INSPECTION = (
         "draw this host, its links and its peers",
         "diagnose.map",
         (WATCH,),
-        examples=("agentctl map", "agentctl map -o wide", "agentctl map --watch"),
+        examples=(
+            "agentctl map",
+            "agentctl map -o wide",
+            "agentctl map --watch",
+            "agentctl map -o html",
+        ),
+        forms=("html", "svg", "dot"),
+    ),
+    Verb(
+        "ui",
+        "show the mesh in a browser, until Ctrl-C",
+        "ui",
+        (
+            Argument("--port", "the port of 127.0.0.1; without it a free one", "PORT"),
+            Argument("--open", "start this user's browser, too"),
+        ),
+        examples=("agentctl ui", "agentctl ui --port 9561"),
+        note="It prints a link that opens once. docs/ui.md: from a laptop, and who can read it.",
     ),
     Verb(
         "routes",

@@ -115,6 +115,7 @@ class Verb(NamedTuple):
             parses them, tests/netns/ctl/test_matrix.py runs them: a host is called host2, a network
             shop.
         note: Sentences below the summary: what else there is, or must be known.
+        forms: What -o takes beside the forms that every verb has.
     """
 
     name: str
@@ -126,6 +127,7 @@ class Verb(NamedTuple):
     reads_settings: bool = False
     examples: tuple[str, ...] = ()
     note: str = ""
+    forms: tuple[str, ...] = ()
 
     @property
     def words(self) -> tuple[str, ...]:

@@ -17,9 +17,9 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from agent import __version__
-from agent.daemon.api.connection import Answer, Stream, error_document
+from agent.daemon.api.connection import Answer, Stream, answer_of, error_document
 from agent.daemon.ui.page import HEADERS
-from agent.errors import AgentUnavailable, HostmeshError
+from agent.errors import AgentUnavailable
 from agent.threads import start_thread
 
 __all__ = ["SECTIONS", "Feed", "SectionSource"]
@@ -199,10 +199,10 @@ def message(name: str, document: Document) -> bytes:
 
 
 def _document_of(read: Callable[[], Answer]) -> Document:
-    try:
-        answer = read()
-    except HostmeshError as error:
-        return error_document(error)
+    """Return a document, or the error document of what went wrong, so that the others go on."""
+    answer = answer_of(read)
+    if isinstance(answer, tuple):
+        _, answer = answer
     return answer if isinstance(answer, Mapping) else {}
 
 

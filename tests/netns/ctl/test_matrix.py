@@ -65,6 +65,9 @@ TABLE: dict[str, Row] = {
     "doctor": Row(user=0, no_etcd={0, 1}, neither={0, 1}),
     "diff": Row(up={0, 1}, down=3, user_down=3, no_etcd={0, 1}, neither=3, full=3),
     "map": Row(),
+    "ui": Row(
+        words=("--timeout", "300ms"), down=23, user_down=23, neither=23, full={1, 23}
+    ),
     "ping": Row(words=("node2",), user_down={0, 1}, no_etcd={0, 1}, neither={0, 1}),
     "check": Row(user_down=11),
     "trace": Row(
@@ -221,7 +224,7 @@ SCHEMAS: dict[str, tuple[str, ...]] = {
 }
 """A verb, the schema of its ``-o json``, and what else is typed."""
 SILENT = {"wait", "resolve"}  # this host has no Docker and is never ready, and no name server
-NOT_JSON = {"help", "completion", "complete-hosts", "cleanup", "leave", "token revoke"}
+NOT_JSON = {"help", "completion", "complete-hosts", "cleanup", "leave", "token revoke", "ui"}
 """Text, scripts and names; and what test_up_and_down, test_mishaps and test_tokens do for real."""
 
 

@@ -80,8 +80,17 @@ def run(context: Context) -> int:
             lambda document: _screen(context, document),
             changes,
         )
-    with context.progress.waiting_for("answers of every host's containers", context.timeout_s):
-        document = _document(lambda path: direct.ask(context, path), _Tests(context).of)
+    if context.form == "html":
+        from agent.ctl.web.snapshot import snapshot  # noqa: PLC0415 - only for that
+
+        context.say(snapshot(context))
+        return 0
+    document = _document(lambda path: direct.ask(context, path), _Tests(context).of)
+    if context.form in ("svg", "dot"):
+        from agent.ctl.web import drawing  # noqa: PLC0415 - only for that
+
+        context.say(getattr(drawing, context.form)(document))
+        return 0
     context.show(document, lambda: _screen(context, document))
     return 0
 
@@ -303,7 +312,7 @@ def _state_text(peer: Mapping[str, Any]) -> str:
     if peer.get("path") == "ok":
         return f"{state}, a container answers"
     if peer.get("path") == "failed":
-        return f"{state}, {clean(peer.get('container') or 'its container')} does not answer"
+        return f"{state}, {clean(peer.get('container'))} does not answer"
     if peer["state"] == "untested":
         return f"{state}, not tested" + ("" if peer.get("container") else ": no container known")
     return state

@@ -1,12 +1,7 @@
-"""A mesh of any size as the agent would describe it: its own document functions, made-up hosts.
-
-``python -m tests.unit.daemon.ui.sample 300`` serves it, to look at the page.
-"""
+"""A mesh of any size as the agent would describe it: its own document functions, made-up hosts."""
 
 from __future__ import annotations
 
-import sys
-import threading
 import time
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -27,7 +22,6 @@ from agent.daemon.telemetry.condition_registry import ActiveCondition
 from agent.daemon.telemetry.counters import Counters
 from agent.daemon.telemetry.history import HistoryEvent, events_document
 from agent.daemon.ui.paths import page_paths
-from agent.errors import AgentUnavailable
 from agent.mesh.check.document import check_document
 from agent.mesh.check.result import (
     CheckState,
@@ -45,9 +39,9 @@ from agent.model import (
     DockerState,
     Heartbeat,
     HostId,
+    HostSummary,
     Lease,
     MeshConfig,
-    Severity,
     Uplink,
     View,
 )
@@ -79,7 +73,6 @@ class SampleAgent:
         failing: Hosts whose container path does not answer.
         stale_s: For how long etcd has been away, 0: not at all.
         names: Names of some hosts, in place of "fra1".
-        gone: The agent answers no document.
     """
 
     hosts: int
@@ -91,8 +84,9 @@ class SampleAgent:
     stale_s: float = 0.0
     names: dict[int, str] = field(default_factory=dict)
     container_names: dict[int, str] = field(default_factory=dict)
+    outdated: set[int] = field(default_factory=set)
+    reported: dict[int, tuple[str, ...]] = field(default_factory=dict)
     happened: list[tuple[str, str, str]] = field(default_factory=list)
-    gone: bool = False
     started_s: float = field(default_factory=time.time)
 
     def name(self, number: int) -> str:
@@ -127,7 +121,13 @@ class SampleAgent:
             config=CONFIG,
             leases=leases,
             heartbeats={
-                identity(number): heartbeat(lease)
+                identity(number): replace(
+                    heartbeat(lease),
+                    agent_version="0.1.1" if number in self.outdated else "0.2.0",
+                    summary=HostSummary(
+                        conditions=self.reported.get(number, ()), containers=self.containers
+                    ),
+                )
                 for number, lease in enumerate(leases)
                 if number not in self.down
             },
@@ -175,8 +175,6 @@ class SampleAgent:
 
     def status(self) -> dict[str, Any]:
         """``GET /v1/status``."""
-        if self.gone:
-            raise AgentUnavailable("the agent is being restarted", hint="wait")
         now_s = time.monotonic()
         dead = [
             Condition(
@@ -400,43 +398,3 @@ def heartbeat(lease: Lease) -> Heartbeat:
         container=IPv4Address(int(lease.subnet.network_address) + 0x802),
         level=3,
     )
-
-
-def with_problems(hosts: int) -> SampleAgent:
-    """Return a mesh in which a few things are wrong."""
-    agent = SampleAgent(hosts, sites=2 if hosts < 50 else 6)
-    agent.down = {hosts - 1} if hosts < 50 else {17, 83, 211}
-    agent.failing = {2} if hosts < 50 else {42}
-    agent.conditions = [
-        Condition(
-            name="operator-blocks-mesh",
-            severity=Severity.ERROR,
-            cause="rule 2 of DOCKER-USER (-i eth0 -j DROP) drops what containers of other hosts"
-            " send to this one",
-            hint="delete it: iptables -D DOCKER-USER -i eth0 -j DROP; or put the mesh first:"
-            " iptables -I DOCKER-USER -s 10.64.0.0/10 -j RETURN",
-        ),
-        Condition(
-            name="docker-absent",
-            severity=Severity.INFO,
-            cause="no Docker Engine answers on /var/run/docker.sock",
-            hint="nothing to do: it uses this host's subnet when it starts",
-        ),
-    ]
-    agent.happened = [
-        ("agent-started", "", "hostmesh-agent 0.2.0 started"),
-        ("subnet-held", "10.64.0.0/20", "this host holds 10.64.0.0/20"),
-        ("peer-joined", "10.64.16.0/20", "ams1 at 192.0.2.2 joined with 10.64.16.0/20"),
-        ("peer-joined", "10.64.32.0/20", "fra2 at 192.0.2.3 joined with 10.64.32.0/20"),
-        ("peer-joined", "10.64.48.0/20", "ams2 at 192.0.2.4 joined with 10.64.48.0/20"),
-        ("route-repaired", "10.64.32.0/20", "10.64.32.0/20 via 192.0.2.3 was missing; put right"),
-        ("condition-raised", "peer-dead", "peer-dead: ams3 has no heartbeat and answers no probe"),
-    ]  # fmt: skip
-    return agent
-
-
-if __name__ == "__main__":
-    size = int(sys.argv[1]) if len(sys.argv) > 1 else 6
-    served = with_problems(size).serve(int(sys.argv[2]) if len(sys.argv) > 2 else 0)
-    print(f"http://127.0.0.1:{served.port}/ui", flush=True)
-    threading.Event().wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,7 +18,8 @@ from agent.daemon.api.server import TcpServer, is_address
 from agent.daemon.ui import feed
 from agent.daemon.ui.feed import SECTIONS, Feed
 from agent.errors import EtcdUnavailable
-from tests.unit.daemon.ui.sample import SampleAgent, with_problems
+from tests.unit.daemon.ui.sample import SampleAgent
+from tests.unit.daemon.ui.troubled import with_problems
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.unit
@@ -105,6 +107,21 @@ def test_promise_9_a_section_that_cannot_be_made_says_why() -> None:
     ((_, payload),) = Feed({"/v1/status": away}).newer({}).values()
     error = json.loads(payload.decode().partition("data: ")[2])["error"]
     assert (error["message"], error["hint"]) == ("no endpoint answered", "see agentctl status")
+
+
+def test_a_bug_in_one_section_is_reported_and_costs_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reported: list[str] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: reported.append(repr(args.exc_value)))
+
+    def bug() -> dict[str, Any]:
+        raise KeyError("x")
+
+    found = Feed({"/v1/status": dict, "/v1/leases": bug}).newer({})
+    assert set(found) == {"status", "leases"}
+    assert b"internal error" in found["leases"][1]
+    assert reported == ["KeyError('x')"]
 
 
 def test_promise_10_pages_are_limited_and_a_closed_one_makes_place(server: TcpServer) -> None:

@@ -1,0 +1,1 @@
+"""The web page and drawings of the map, for agentctl."""
