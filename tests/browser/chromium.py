@@ -61,7 +61,9 @@ class Browser:
     def _ask(self, method: str, path: str, body: object = None) -> Any:  # noqa: ANN401 # any JSON
         connection = HTTPConnection("127.0.0.1", self._port, timeout=_DEADLINE_S)
         with contextlib.closing(connection):
-            connection.request(method, self._path + path, json.dumps(body))
+            connection.request(
+                method, self._path + path, None if body is None else json.dumps(body)
+            )
             answer = json.loads(connection.getresponse().read())["value"]
         if isinstance(answer, dict) and "error" in answer:
             raise RuntimeError(f"{answer['error']}: {answer['message']}")

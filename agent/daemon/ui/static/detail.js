@@ -7,11 +7,9 @@ const NAMED = /^[A-Za-z0-9][A-Za-z0-9._-]*$/;
 function openDetail(key) {
   openedFrom = document.activeElement;
   detailOf = key;
-  schedule();
-  requestAnimationFrame(() => requestAnimationFrame(() => {
-    const button = $("detail").querySelector("button");
-    if (button) button.focus();
-  }));
+  render();
+  const button = $("detail").querySelector("button");
+  if (button) button.focus();
 }
 
 function closeDetail() {
@@ -70,7 +68,8 @@ function factsOf(host) {
     ["Host id", mono(host.host_id)],
   ];
   if (host.moving) facts.push(["Moving", "its subnet lies in the previous range"]);
-  if (host.agent_version) facts.splice(3, 0, ["Version", plain(host.agent_version)]);
+  facts.splice(3, 0, ["Version", `${plain(host.agent_version)}${host.outdated ? ", older than others" : ""}`]);
+  if (host.conditions.length) facts.push(["Conditions", host.conditions.map(plain).join(", ")]);
   return facts;
 }
 

@@ -62,7 +62,7 @@ function heatLegend() {
 function heatTable(place, hosts, pairs) {
   if (!place.firstChild || place.firstChild.className !== "scroll") {
     place.keyedNodes = undefined;
-    place.replaceChildren(h("div.scroll", { tabindex: "0", role: "region", "aria-label": "Round-trip times" },
+    place.replaceChildren(h("div.scroll", { tabindex: "0", role: "region", "aria-label": "Matrix" },
       h("table.heat", {}, h("caption.hidden", {}, "Round-trip times in milliseconds, from the host of the row to the host of the column"),
         h("thead", {}, h("tr")), h("tbody"))));
   }

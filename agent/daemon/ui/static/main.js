@@ -2,7 +2,7 @@
 
 const VIEWS = [
   ["overview", "Overview"], ["hosts", "Hosts"], ["networks", "Networks"],
-  ["containers", "Containers"], ["latency", "Round-trip times"], ["events", "Events"],
+  ["containers", "Containers"], ["latency", "Latency"], ["events", "Events"],
 ];
 const KEYS = [
   ["1 … 6", "open a view"], ["/", "search"], ["p", "go to the problems"], ["m", "go to the map"],
@@ -63,13 +63,13 @@ function renderHead() {
   const pill = $("host-state");
   setText(pill, plain(status.state));
   setClass(pill, `pill s-${ownState(status)}`);
-  const bad = model.problems.filter((each) => each.severity !== "info").length;
+  const bad = model.problems.filter((each) => SEVERITIES[each.severity] < 2).length;
   const title = `${bad ? `(${bad}) ` : ""}${plain((status.host || {}).name)} – Hostmesh`;
   if (document.title !== title) document.title = title;
 }
 
 function renderTabs(here) {
-  const bad = model.problems.filter((each) => each.severity !== "info").length;
+  const bad = model.problems.filter((each) => SEVERITIES[each.severity] < 2).length;
   const counts = { overview: bad, hosts: model.hosts.length, networks: model.networks.length, containers: model.containers.length };
   keyed($("tabs"), VIEWS, ([key]) => key, ([key, title]) => h("li", {}, h("a", { href: `#/${key}` }, title, h("span.badge"))), (item, [key]) => {
     const link = item.firstChild;
@@ -165,13 +165,12 @@ function goTo(key) {
 
 function jump(id) {
   goTo("overview");
-  requestAnimationFrame(() => requestAnimationFrame(() => {
-    const target = id === "map" ? $("map").querySelector(".host[tabindex='0']") : $(id);
-    if (!target) return;
-    if (id !== "map") setAttr(target, "tabindex", "-1");
-    target.focus();
-    target.scrollIntoView({ block: "nearest" });
-  }));
+  render();  // what is hidden takes no focus
+  const target = id === "map" ? $("map").querySelector(".host[tabindex='0']") : $(id);
+  if (!target) return;
+  if (id !== "map") setAttr(target, "tabindex", "-1");
+  target.focus();
+  target.scrollIntoView({ block: "nearest" });
 }
 
 function onKey(event) {

@@ -94,6 +94,7 @@ function renderMap(model, matches) {
   }
   const [wires, hub, list] = map.children;
   const groups = groupsOf(model.hosts);
+  setClass(map, groups.some((group) => group.compact) ? "map large" : "map");
   keyed(hub, model.hosts.filter((host) => host.own), (host) => host.key, makeHost,
     (item, host) => updateHost(item, host, matches, false));
   keyed(list, groups, (group) => group.key, makeGroup, (node, group) => updateGroup(node, group, matches));
@@ -108,7 +109,7 @@ function renderWires(wires, hub, list, groups) {
   const ends = [];
   groups.forEach((group, i) => {
     const node = list.children[i];
-    if (group.compact) ends.push({ key: group.key, node: node.firstChild, kind: group.kind, state: worst(group.hosts) });
+    if (group.compact) ends.push({ key: group.key, node, kind: group.kind, state: worst(group.hosts) });
     else group.hosts.forEach((host, j) => ends.push(
       { key: host.key, node: node.children[1].children[j].firstChild, kind: group.kind, state: host.state }));
   });
@@ -125,13 +126,24 @@ function renderWires(wires, hub, list, groups) {
   keyed(wires, hub ? ends : [], (end) => end.key, () => s("path"), (path, end) => {
     setClass(path, `wire ${end.kind} s-${end.state}`);
     if (!moved) return;
-    const x1 = from.right - frame.left;
-    const y1 = from.top - frame.top + from.height / 2;
     const x2 = end.box.left - frame.left;
-    const y2 = end.box.top - frame.top + end.box.height / 2;
-    const bend = (x2 - x1) * 0.55;
-    setAttr(path, "d", `M${x1} ${y1} C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`);
+    const y2 = end.box.top - frame.top + Math.min(22, end.box.height / 2);
+    setAttr(path, "d", wirePath(from, frame, x2, y2, end.node.classList.contains("group")));
   });
+}
+
+/* A curve to a host; to a large group, which may be far below, down and then across. */
+function wirePath(from, frame, x2, y2, isGroup) {
+  const x1 = from.right - frame.left;
+  const y1 = from.top - frame.top + from.height / 2;
+  if (!isGroup) {
+    const bend = (x2 - x1) * 0.55;
+    return `M${x1} ${y1} C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`;
+  }
+  const bottom = from.bottom - frame.top;
+  if (y2 < bottom + 20) return `M${x1} ${y2} H${x2}`;
+  const middle = from.left - frame.left + from.width / 2;
+  return `M${middle} ${bottom} V${y2 - 12} Q${middle} ${y2} ${middle + 12} ${y2} H${x2}`;
 }
 
 const BADNESS = ["ok", "up", "joining", "unknown", "silent", "failed", "down"];

@@ -11,7 +11,7 @@ const SIGNS = {
   down: { sign: "✕", text: "down" },
   failed: { sign: "!", text: "a check fails" },
 };
-const SEVERITIES = { error: 0, warning: 1, info: 2 };
+const SEVERITIES = { error: 0, warning: 1, reported: 2, info: 3 };
 
 const section = (key) => {
   const found = data.sections[key];
@@ -57,11 +57,11 @@ function buildHosts(status) {
       rtt: check ? check.rtt_ms : null,
       running: known && lease.host_id ? running.get(lease.host_id) || 0 : null,
       seen: began("leases", lease.last_seen_s),
-      conditions: peer.conditions || lease.conditions || [],
+      conditions: lease.conditions || [],
     };
     host.state = host.own ? ownState(status) : stateOf(host, status);
     host.text = stateText(host);
-    host.find = [host.name, host.subnet, host.node_address, host.host_id, host.backend, host.link, host.device]
+    host.find = [host.name, host.subnet, host.node_address, host.host_id, host.backend, host.link, host.device, host.agent_version, ...host.conditions]
       .filter(Boolean).join("\n").toLowerCase();
     return host;
   });
@@ -80,7 +80,7 @@ function ownState(status) {
 /* A green sign means that the container path was tested and answered. */
 function stateOf(host, status) {
   if (status.stale || host.heartbeat === "unknown") return "unknown";
-  if (host.reachable === false) return "down";
+  if (host.reachable === false || (!host.alive && host.check && host.check.state === "down")) return "down";
   if (host.alive === false) return "silent";
   if (host.check && host.check.state === "failed") return "failed";
   if (host.check && host.check.state === "ok") return "ok";
@@ -113,6 +113,13 @@ function buildProblems(model) {
     for (const test of host.check.tests) {
       if (test.result === "failed") found.push(checkProblem(plain(host.name), test, model));
     }
+  }
+  for (const host of model.hosts) {
+    if (host.own || !host.conditions.length) continue;
+    found.push({
+      key: `reported ${host.key}`, severity: "reported", name: "other hosts", at: null,
+      cause: `${plain(host.name)} reports ${host.conditions.map(plain).join(", ")}`, hint: `on ${plain(host.name)}: agentctl status`,
+    });
   }
   for (const [key, each] of Object.entries(data.sections)) {
     if (each && each.error && !["check", "checks"].includes(key)) {

@@ -3,6 +3,7 @@
 const ROWS = 200;
 const PROBLEMS = 5;
 const shownAll = new Set();
+const NOUNS = { info: "info", reported: "reported by other hosts" };
 
 function renderFigures(model) {
   const { status, hosts } = model;
@@ -48,7 +49,7 @@ function renderProblems(model, matches) {
   const title = $("problems-title");
   setClass($("problems"), `card problems ${model.problems.length ? model.problems[0].severity : "none"}`);
   setText(title, model.problems.length
-    ? `Problems: ${[...counts].map(([severity, n]) => plural(n, severity, severity === "info" ? "info" : undefined)).join(", ")}`
+    ? `Problems: ${[...counts].map(([severity, n]) => severity in NOUNS ? `${n} ${NOUNS[severity]}` : plural(n, severity)).join(", ")}`
     : "No problems on this host");
   const found = model.problems.filter((each) => matches(`${each.name} ${each.cause} ${each.hint}`.toLowerCase()));
   const groups = new Map();
@@ -79,7 +80,7 @@ function makeProblem(each) {
 function updateProblem(node, each) {
   setClass(node, each.more ? "rest" : `problem ${each.severity}`);
   if (each.more) {
-    setText(node.firstChild, `and ${each.more} more: ${each.name}`);
+    setText(node.firstChild, `and ${each.more} more: ${plain(each.name)}`);
     return;
   }
   setText(node.querySelector(".cause"), plain(each.cause));
@@ -165,6 +166,9 @@ const HOST_COLUMNS = [
   ["Node address", "mono", textCell((host) => host.node_address), (host) => ipv4(host.node_address)],
   ["Way", "", textCell((host) => wayOf(host)), (host) => wayOf(host)],
   ["Containers", "number", textCell((host) => host.running), (host) => host.running],
+  ["Version", "", (cell, host) => { setText(cell, plain(host.agent_version)); setClass(cell, host.outdated ? "outdated" : ""); },
+    (host) => host.agent_version],
+  ["Conditions", "", textCell((host) => host.conditions.join(", ")), (host) => host.conditions.length],
   ["Docker", "", textCell((host) => host.docker), (host) => host.docker],
   ["RTT", "number", (cell, host) => setText(cell, milliseconds(host.rtt)), (host) => host.rtt],
 ];
