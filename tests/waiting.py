@@ -17,3 +17,9 @@ def eventually(look: Callable[[], T | None], timeout_s: float = 10.0, every_s: f
         WaitTimeout: Nothing true came in time; the message has the last result.
     """
     return wait_until(look, timeout_s, repr(look), every_s)
+
+
+def remarks(stderr: str) -> str:
+    """Return what a command said on stderr but what it waited for, on a busy machine."""
+    lines = stderr.splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith("waiting for "))

@@ -21,6 +21,7 @@ from agent.errors import (
     SettingsError,
     UsageError,
 )
+from agent.progress import Progress
 from agent.settings.text import shown
 
 __all__ = ["NO_ANSWER", "AgentAbsentError", "AgentClient", "AgentSilentError", "Document"]
@@ -38,6 +39,7 @@ _HEAD = re.compile(
 )
 _LEAST_S = 0.001
 _SNDTIMEO_NEW = 67
+_ANSWER = "hostmesh-agent's answer"
 _START_HINT = "systemctl status hostmesh-agent; journalctl -u hostmesh-agent -n 20"
 
 
@@ -64,14 +66,20 @@ class AgentClient:
         path: The control socket.
         timeout_s: How long one request may take from connecting to the last byte.
         clock: Monotonic seconds.
+        progress: Says that an answer takes its time; None: nothing says so.
     """
 
     def __init__(
-        self, path: Path, timeout_s: float, clock: Callable[[], float] = time.monotonic
+        self,
+        path: Path,
+        timeout_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        progress: Progress | None = None,
     ) -> None:
         self.path = path
         self._timeout_s = timeout_s
         self._clock = clock
+        self._progress = progress or Progress(None)
 
     def get(self, target: str) -> Document:
         """Return a document. Raises as :meth:`post` does."""
@@ -84,8 +92,11 @@ class AgentClient:
             self._document(status, data)
         return data.decode("utf-8", "replace")
 
-    def post(self, target: str, body: Mapping[str, Any]) -> Document:
+    def post(self, target: str, body: Mapping[str, Any], *, waits_for: str = _ANSWER) -> Document:
         """Ask the agent to do something, and return its answer.
+
+        Args:
+            waits_for: What takes its time, for :class:`agent.progress.Progress`.
 
         Raises:
             AgentUnavailable: No answer, or none of hostmesh-agent's.
@@ -93,11 +104,14 @@ class AgentClient:
             NotRoot: The socket may not be opened by this user.
             HostmeshError: The agent's own error, of the class that its code names.
         """
-        return self._document(*self._request("POST", target, json.dumps(body).encode()))
+        return self._document(*self._request("POST", target, json.dumps(body).encode(), waits_for))
 
-    def _request(self, method: str, target: str, body: bytes | None) -> tuple[int, bytes]:
+    def _request(
+        self, method: str, target: str, body: bytes | None, waits_for: str = _ANSWER
+    ) -> tuple[int, bytes]:
         try:
-            return self._exchange(method, target, body)
+            with self._progress.waiting_for(waits_for, self._timeout_s):
+                return self._exchange(method, target, body)
         except (TimeoutError, BlockingIOError):
             raise self._late(may_change=method == "POST") from None
         except (FileNotFoundError, ConnectionRefusedError):

@@ -15,6 +15,7 @@ from agent.ctl.client import AgentClient
 from agent.ctl.documents import DOCUMENTS, document_text, stream_text
 from agent.ctl.output import Palette, Table, lay_out, sentence
 from agent.errors import NotRoot, Refused, SettingsError, UsageError
+from agent.progress import Progress
 from agent.settings.place import socket_at_a_glance
 from agent.settings.text import printable, whole_number
 
@@ -44,6 +45,7 @@ class Context:
         stderr: TextIO,
     ) -> None:
         self.args = args
+        self.progress = Progress(stderr)
         self._environ = environ
         self.stdout = stdout
         self._stderr = stderr
@@ -66,7 +68,7 @@ class Context:
     def client(self) -> AgentClient:
         """The agent on this host; ``--socket`` spares reading the settings."""
         path: Path | None = self.args.socket
-        return AgentClient(path or self._socket(), self.timeout_s)
+        return AgentClient(path or self._socket(), self.timeout_s, progress=self.progress)
 
     def _socket(self) -> Path:
         """Return the settings' path; the default one if they are wrong and an agent runs.
@@ -141,6 +143,7 @@ class Context:
 
     def say(self, line: str = "") -> None:
         """Print one line of the answer; ``line`` is clean already."""
+        self.progress.erase()
         print(line, file=self.stdout)
 
     def say_one_of_many(self, document: Mapping[str, Any]) -> None:
@@ -189,6 +192,7 @@ class Context:
 
     def remark(self, line: str) -> None:
         """Print a remark on stderr."""
+        self.progress.erase()
         print(printable(line), file=self._stderr)
 
     def report(self, document: Mapping[str, Any], *, nothing: str = "nothing to do") -> int:

@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 
+_REQUESTS = 3  # login, reading, writing; each tries every endpoint
 _INSTEAD = "from etcd, the kernel and this host's files instead"
 
 
@@ -38,7 +39,14 @@ def registry(context: Context) -> Iterator[Registry]:
     from agent.registry.registry import Registry  # noqa: PLC0415 - the same
 
     settings = context.settings
-    with closing(client_for(settings)) as client, _naming_the_operator(context):
+    endpoints = settings.etcd.endpoints
+    at_most_s = _REQUESTS * settings.etcd.call_timeout_s * max(1, len(endpoints))
+    what = f"etcd ({', '.join(endpoints) or 'searched in DNS'})"
+    with (
+        context.progress.waiting_for(what, at_most_s),
+        closing(client_for(settings)) as client,
+        _naming_the_operator(context),
+    ):
         yield Registry(client, settings.etcd.prefix, bounds=bounds_of(settings))
 
 
@@ -87,9 +95,10 @@ def without_agent(context: Context, target: str) -> dict[str, Any]:
         HostmeshError: It cannot be had.
     """
     log_to_stderr()
-    from agent.standalone.offline import DOCUMENTS  # noqa: PLC0415 - imports every package
+    with context.progress.waiting_for("etcd, the kernel and this host's files", context.timeout_s):
+        from agent.standalone.offline import DOCUMENTS  # noqa: PLC0415 - imports every package
 
-    document = dict(DOCUMENTS[target](context.settings))
+        document = dict(DOCUMENTS[target](context.settings))
     for line in document.pop("remarks", ()):
         context.remark(line)
     return document

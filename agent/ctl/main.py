@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 
 from agent.ctl.context import Context
 from agent.ctl.parser import build_parser, parse
@@ -63,7 +64,8 @@ def _run(argv: Sequence[str]) -> int:
         build_parser().print_help(sys.stderr)
         return UsageError.exit_code
     context = Context(args, os.environ, sys.stdout, sys.stderr)
-    status: int = args.verb.load()(context)
+    with closing(context.progress):
+        status: int = args.verb.load()(context)
     if sys.stdout is not None:  # closed by the parent
         sys.stdout.flush()
     return status

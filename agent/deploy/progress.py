@@ -14,6 +14,8 @@ __all__ = ["Failure", "Progress"]
 
 _LINES = 6
 _CHARACTERS = 400
+_PATHS = "Check the paths to the other hosts"
+_UNTESTED = "not tested"
 _OF_ANSIBLE = ("non-zero return code", "Shared connection to", "Warning:")
 
 
@@ -33,6 +35,7 @@ class Progress:
     Args:
         hosts: All names, for the width of their column.
         out: Where lines go.
+        untested: Some path between containers could not be tested: none runs on a host.
     """
 
     hosts: Iterable[str]
@@ -40,6 +43,7 @@ class Progress:
     quiet: bool = False
     failures: list[Failure] = field(default_factory=list)
     changed: set[str] = field(default_factory=set)
+    untested: bool = False
     _began_s: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -60,6 +64,8 @@ class Progress:
             why = reason(event)
             self.failures.append(Failure(event.host, event.task, why))
             self.line(event.host, f"FAILED: {_lower(event.task)}: {why}")
+        elif event.task == _PATHS:
+            self.untested = self.untested or _UNTESTED in event.text
         elif event.status == "changed":
             self.changed.add(event.host)
             if event.says:

@@ -100,9 +100,12 @@ def end(progress: Progress, mesh: Mesh, targets: Collection[str], *, log: Path) 
         print(f"{len(good)} hosts are done, {len(failed)} are not; log: {log}")
         print("hint: solve it and run the same command again; it goes on where it ended")
         return _PARTLY
-    changed = progress.changed & set(good)
-    print(f"done in {progress.seconds:.0f} s: {len(good)} hosts are members and reach each other"
-          + ("" if changed else "; nothing had to change"))  # fmt: skip
+    members = "1 host is a member" if len(good) == 1 else f"{len(good)} hosts are members"
+    changed = "" if progress.changed & set(good) else "; nothing had to change"
+    print(f"done in {progress.seconds:.0f} s: {members}, every host reaches every other{changed}")
+    if progress.untested:
+        print("note: no container runs on some host, so the path between containers is not tested")
+        print("hint: when containers run: agentctl check")
     print(f"see it: ssh {mesh.hosts[0].destination} agentctl status")
     return 0
 

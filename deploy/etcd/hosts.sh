@@ -350,8 +350,19 @@ list() {
         [ ! -e "$own/etcd.crt" ] || until=$(openssl x509 -in "$own/etcd.crt" -noout -enddate)
         known=missing
         ! printf '%s\n' "$users" | grep -qx "$(cat "$own/user")" || known=ok
-        printf '%-20s %-32s %-24s %s\n' "$(basename "$own")" "$(cat "$own/id")" "${until#notAfter=}" $known
+        printf '%-20s %-32s %-24s %s\n' "$(basename "$own")" "$(cat "$own/id")" "${until#notAfter=}" \
+            "$known$(token)"
     done
+}
+
+token() { # of agentctl token create, unless its host has joined
+    [ -s "$own/token" ] || return 0
+    same_prefix "$own/agent.toml"
+    if etcdctl get --keys-only "$prefix/memory/$(cat "$own/id")" | grep -q .; then return 0; fi
+    until=$(cat "$own/token")
+    how='unused until'
+    ! printf '%s\n%s\n' "$until" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" | sort | head -n 1 | grep -qx "$until" || how=expired
+    printf ', token %s %s' "$how" "$until"
 }
 
 case $verb in

@@ -6,20 +6,22 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
+from agent.main import main
 from agent.settings import load_settings
+from agent.settings.join_token import token_text
 from deploy.deb import build
 from tests.deploy.target import CLONE, Target, with_packages
+from tests.unit.settings.tokens import token
 
 pytestmark = pytest.mark.netns
 
 ROLE = CLONE / "deploy/ansible"
 ANSIBLE = ("ansible-core", "python3-apt")
-ODD_ONE = "0123: #'\"[&*%@`!"
-"""Any password that an operator chooses: YAML must read it as text."""
 USER_DATA = CLONE / "deploy/cloud-init/user-data.yaml"
 
 
@@ -29,15 +31,15 @@ def _root() -> None:
         pytest.skip("needs root for the suites' root filesystems")
 
 
-def test_cloud_init_accepts_the_user_data_and_writes_settings_that_load(tmp_path: Path) -> None:
+def test_cloud_init_accepts_the_user_data_and_writes_a_token_that_joins(tmp_path: Path) -> None:
     target = Target("trixie", tmp_path / "target", [with_packages("trixie", "cloud-init")])
     data = USER_DATA.read_text()
-    pem = "-----BEGIN CERTIFICATE-----"
+    now_s = int(time.time())
+    made = token_text(token(created_s=now_s, expires_s=now_s + 3600)).rstrip("\n")
     for name, value in {
-        "<ETCD1>": "192.0.2.1", "<ETCD2>": "192.0.2.2", "<ETCD3>": "192.0.2.3",
-        "<CA.CRT, INDENTED LIKE THIS>": pem, "<PASSWORD OF hostmesh-agent>": ODD_ONE,
+        "<TOKEN, ONE LINE>": made,
         "<URL OF THE PACKAGE>": "http://192.0.2.9/hostmesh.deb",
-    }.items():  # fmt: skip
+    }.items():
         assert name in data
         data = data.replace(name, value)
     assert not re.search("<[A-Z]", data)
@@ -56,13 +58,13 @@ def test_cloud_init_accepts_the_user_data_and_writes_settings_that_load(tmp_path
         "    if line[:2] == ['sh', '-c']: subprocess.run(['sh', '-n', *line[1:]], check=True)\n",
     )
     target.run("python3 /root/write.py")
-    target.run("test $(stat -c %a /etc/hostmesh/etcd-password) = 600")
-    assert target.run("cat /etc/hostmesh/etcd-password") == f"{ODD_ONE}\n"
-    settings = target.run("cat /etc/hostmesh/agent.toml").replace("/etc/hostmesh/", f"{tmp_path}/")
-    for name in ("etcd-ca.crt", "etcd-password"):
-        (tmp_path / name).touch()
-    (tmp_path / "agent.toml").write_text(settings)
-    assert len(load_settings(tmp_path / "agent.toml").etcd.endpoints) == 3
+    target.run("test $(stat -c %a /run/hostmesh.token) = 600")
+    path, settings = tmp_path / "token", tmp_path / "agent.toml"
+    path.write_text(target.run("cat /run/hostmesh.token"))
+    path.chmod(0o600)
+    settings.write_text(f'[agent]\nstate_dir = "{tmp_path}/state"\nrun_dir = "{tmp_path}/run"\n')
+    assert main(["--settings", str(settings), "join", str(path)]) == 0
+    assert load_settings(settings).etcd.endpoints == token().endpoints
 
 
 def test_ansible_reads_the_role(tmp_path: Path) -> None:

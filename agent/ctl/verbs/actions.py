@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["accept", "cleanup", "join", "leave", "reload", "restart"]
 
+_CLEANING = "Hostmesh's routes, rules and Docker settings to be removed"
 _NO_QUESTION = "agentctl docker restart --now --yes does not ask"
 
 
@@ -29,7 +30,14 @@ def leave(context: Context) -> int:
 
         return leave_offline(settings, force=force).document()
 
-    document, _ = _post(context, "/v1/leave", {"force": force}, "leaving without it", offline)
+    document, _ = _post(
+        context,
+        "/v1/leave",
+        {"force": force},
+        "leaving without it",
+        offline,
+        "this host to leave: routes, rules, the subnet, and Docker if it must restart",
+    )
     return context.report(document)
 
 
@@ -42,7 +50,14 @@ def join(context: Context) -> int:
 
         return join_offline(settings).document()
 
-    document, by_agent = _post(context, "/v1/join", {}, "it joins when it is started", offline)
+    document, by_agent = _post(
+        context,
+        "/v1/join",
+        {},
+        "it joins when it is started",
+        offline,
+        "this host to join, after a leave that may still be running",
+    )
     status = context.report(document)
     return status if by_agent else 0  # "start the agent" is not something that failed
 
@@ -53,7 +68,9 @@ def cleanup(context: Context) -> int:
     from agent.standalone.leave import cleanup as clean_host  # noqa: PLC0415 - as above
 
     direct.log_to_stderr()
-    return context.report(clean_host(context.settings).document())
+    with context.progress.waiting_for(_CLEANING, context.timeout_s):
+        document = clean_host(context.settings).document()
+    return context.report(document)
 
 
 def _post(
@@ -62,6 +79,7 @@ def _post(
     body: Mapping[str, Any],
     remark: str,
     offline: Callable[[Settings], Mapping[str, Any]],
+    waits_for: str,
 ) -> tuple[Mapping[str, Any], bool]:
     """Ask the agent, or act without it; return the outcome and whether it is the agent's.
 
@@ -69,13 +87,14 @@ def _post(
         AgentSilentError: An agent runs, and may still be busy with the request.
     """
     try:
-        return context.client.post(target, body), True
+        return context.client.post(target, body, waits_for=waits_for), True
     except AgentSilentError:
         raise
     except AgentUnavailable as error:
         context.remark(f"{error.message}; {remark}")
         direct.log_to_stderr()
-        return offline(context.settings), False
+        with context.progress.waiting_for(waits_for, context.timeout_s):
+            return offline(context.settings), False
 
 
 def accept(context: Context) -> int:
@@ -123,7 +142,9 @@ def restart(context: Context) -> int:
     # An operator who saw no container has not agreed to stop one that was started since.
     given = {"now": bool(running) or context.args.yes, "replace": context.args.replace}
     body = {name: True for name, value in given.items() if value}
-    document = context.client.post("/v1/docker/restart", body)
+    document = context.client.post(
+        "/v1/docker/restart", body, waits_for="Docker to restart, one host of the mesh at a time"
+    )
     return context.report(document, nothing="Docker needs no restart")
 
 

@@ -10,6 +10,7 @@ from agent.ctl import direct
 from agent.ctl.context import Context
 from agent.ctl.output import Column, Table
 from agent.ctl.stale import banner
+from agent.model import NETWORKS_LEVEL
 from agent.registry.operations.hosts import HostRef, meant
 
 __all__ = ["run", "service_of", "table"]
@@ -48,7 +49,17 @@ def table(document: Mapping[str, Any], *, wide: bool) -> Table:
         columns=_COLUMNS + (_WIDE if wide else ()),
         rows=[row for each in document["containers"] for row in _rows(each, wide=wide)],
         warnings=banner(document),
-        empty="no such container runs in the mesh",
+        empty=_none(document.get("level")),
+    )
+
+
+def _none(level: int | None) -> str:
+    """Return the line in place of an empty table."""
+    if level is None or level >= NETWORKS_LEVEL:
+        return "no such container runs in the mesh"
+    return (
+        f"hosts publish their containers from level {NETWORKS_LEVEL} on, and the config has level"
+        f" {level}: agentctl config set --level {NETWORKS_LEVEL}"
     )
 
 

@@ -33,7 +33,8 @@ def run(context: Context) -> int:
     names = direct.ask(context, TARGET)
     container = getattr(context.args, "from")  # a word of Python's
     asker = LocalHost(context).end(container).address if container else None
-    answers, problems = _ask_all(_full_name(context.args.name, names["domain"]), asker)
+    with context.progress.waiting_for("this host's name servers", _TIMEOUT_S * len(NAME_SERVERS)):
+        answers, problems = _ask_all(_full_name(context.args.name, names["domain"]), asker)
     if not answers:
         raise problems[0]
     document = {

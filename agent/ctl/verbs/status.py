@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -107,7 +107,7 @@ def lines(
     brief: list[str] = []
     for label, value in _facts(document, wide=wide):
         text = sentence(value)
-        if label in {"etcd", "docker", "routes"} and len(text) <= _BRIEF_CELLS:
+        if not wide and label in {"etcd", "docker", "routes"} and len(text) <= _BRIEF_CELLS:
             brief.append(f"{label:<{_LABEL_CELLS}}{text:<{_BRIEF_CELLS}}")
         else:
             found += flow(text, width, first=f"{label:<{_LABEL_CELLS}}", rest=_LABEL_CELLS)
@@ -118,7 +118,7 @@ def lines(
     if repairs.get("count"):
         last = f"the last {age(repairs.get('last_s_ago'))} ago: {sentence(repairs.get('last'))}"
         found += flow(f"{clean(repairs['count'])}, {last}", width, first="repairs ", rest=8)
-    found += _peers(_list(document, "peers"), wide=wide, width=width)
+    found += _peers(_peers_of(document), wide=wide, width=width)
     found += _problems(_list(document, "conditions"), width=width, palette=palette)
     return found
 
@@ -154,7 +154,7 @@ def _facts(document: Mapping[str, Any], *, wide: bool) -> Iterator[tuple[str, st
         address = f"{host.get('node_address')} on {host.get('uplink')}, host id {host.get('id')}"
         yield "address", address if host.get("node_address") else "no uplink"
     etcd = _part(document, "etcd")
-    yield "etcd", _etcd(etcd)
+    yield "etcd", _etcd(etcd, {each.get("cause") for each in _list(document, "conditions")})
     if etcd.get("source") and (wide or not etcd.get("connected")):
         yield "", _etcd_source(etcd)
     yield "docker", _docker(_part(document, "docker"), wide=wide)
@@ -204,8 +204,10 @@ def _docker(docker: Mapping[str, Any], *, wide: bool) -> str:
     return ", ".join(found)
 
 
-def _etcd(etcd: Mapping[str, Any]) -> str:
-    problem = f": {etcd['problem']}" if etcd.get("problem") else ""
+def _etcd(etcd: Mapping[str, Any], causes: Collection[object]) -> str:
+    """Say whether etcd answers; a problem that is listed as a condition is not repeated."""
+    is_new = etcd.get("problem") and etcd["problem"] not in causes
+    problem = f": {etcd['problem']}" if is_new else ""
     found = f"ok{problem}" if etcd.get("connected") else f"unreachable{problem}"
     if etcd.get("last_contact_s_ago") is not None:
         found += f" ({age(etcd['last_contact_s_ago'])} ago)"
@@ -231,7 +233,7 @@ def _peers(peers: Sequence[Mapping[str, Any]], *, wide: bool, width: int | None)
         return
     listed = sorted(peers, key=lambda each: natural(each.get("host_name") or ""))
     if not wide:
-        listed = sorted(listed, key=_is_well)[:_MAX_PEERS]
+        listed = sorted(listed, key=_wellness)[:_MAX_PEERS]
     columns = _PEER_COLUMNS if wide else _PEER_COLUMNS[:_BRIEF_COLUMNS]
     rows = [_peer_row(peer)[: len(columns)] for peer in listed]
     table = render_table(columns, rows, None if width is None else width - _LABEL_CELLS)
@@ -244,14 +246,23 @@ def _peers(peers: Sequence[Mapping[str, Any]], *, wide: bool, width: int | None)
         )
 
 
-def _is_well(peer: Mapping[str, Any]) -> bool:
-    return peer.get("alive") is not False and not peer.get("conditions")
+def _peers_of(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the peers without conditions that this host has, too: PROBLEMS explains those."""
+    own = {each.get("name") for each in _list(document, "conditions")}
+    return [
+        {**peer, "conditions": [each for each in peer.get("conditions") or () if each not in own]}
+        for peer in _list(document, "peers")
+    ]
+
+
+def _wellness(peer: Mapping[str, Any]) -> int:
+    return 0 if peer.get("alive") is False else 1 if peer["conditions"] else 2
 
 
 def _peer_row(peer: Mapping[str, Any]) -> list[object]:
     keys = ("node_address", "backend", "level")
     state = state_of(peer)
-    if peer.get("conditions"):
+    if peer["conditions"]:
         state += f", {', '.join(map(str, peer['conditions']))}"
     names = [peer.get("host_name"), peer.get("subnet"), state]
     return [*names, *(peer.get(key) for key in keys)]

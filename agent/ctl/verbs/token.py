@@ -5,7 +5,6 @@ deploy/etcd/hosts.sh makes and deletes the host's account. No secret is an argum
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
@@ -89,9 +88,9 @@ def ls(context: Context) -> int:
     folder = Path(context.args.folder or _FOLDER)
     used, problem = _used(folder)
     found = [
-        {"host": own.name, "host_id": host_id, "state": _state(expires_s, host_id, used),
-         "expires": time_text(expires_s)}
-        for own, host_id, expires_s in _tokens(folder)
+        {"host": own.name, "host_id": host_id, "state": _state(expires, host_id, used),
+         "expires": expires}
+        for own, host_id, expires in _tokens(folder)
     ]  # fmt: skip
     if problem and found:
         context.remark(f"which tokens are used is not known: {problem}")
@@ -146,7 +145,7 @@ def _with_account(context: Context, host: str) -> JoinToken:
     host_id = _read(own / "id") or secrets.token_hex(16)
     _hosts_sh(context, folder, *options, "add", host, "--id", host_id)
     created_s, expires_s = _times(context)
-    _write(own / _RECORD, json.dumps({"expires": expires_s}) + "\n")
+    _write(own / _RECORD, time_text(expires_s) + "\n")
     etcd = tomllib.loads(_read(own / "agent.toml"))["etcd"]
     return _checked(
         JoinToken(
@@ -241,27 +240,17 @@ def _hosts_sh(context: Context, folder: Path, *words: str) -> None:
         raise HostmeshError(lines[-1] if lines else f"{_kit()} failed", hint="run it again")
 
 
-def _tokens(folder: Path) -> Iterator[tuple[Path, HostId, int]]:
+def _tokens(folder: Path) -> Iterator[tuple[Path, HostId, str]]:
     """Yield folder, id and end of every host that got a token."""
     for record in sorted(folder.glob(f"hosts/*/{_RECORD}")):
-        try:
-            yield (
-                record.parent,
-                HostId(_read(record.parent / "id")),
-                int(json.loads(_read(record))["expires"]),
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise StateError(
-                f"{record} is damaged: {error}",
-                hint=f"agentctl token create --host {record.parent.name}",
-            ) from None
+        yield record.parent, HostId(_read(record.parent / "id")), _read(record)
 
 
-def _state(expires_s: int, host_id: HostId, used: frozenset[HostId] | None) -> str:
+def _state(expires: str, host_id: HostId, used: frozenset[HostId] | None) -> str:
     if used is not None and host_id in used:
         return "used"
     unused = "not known" if used is None else "unused"
-    return "expired" if expires_s < time.time() else unused
+    return "expired" if expires < time_text(int(time.time())) else unused
 
 
 def _used(folder: Path) -> tuple[frozenset[HostId] | None, str]:

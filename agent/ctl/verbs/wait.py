@@ -34,14 +34,18 @@ def run(context: Context) -> int:
     client = AgentClient(context.client.path, min(timeout_s, _ONE_REQUEST_S))
     last: Mapping[str, Any] = {}
     away: AgentUnavailable | None = None
-    for _ in rounds(_PAUSE_S, time.monotonic() + timeout_s):
-        try:
-            last, away = client.get("/v1/status"), None
-        except AgentUnavailable as error:
-            away = error
-        if away is None and (line := reached(last)):
-            context.show(last, lambda: (line,))
-            return 0
+    with context.progress.waiting_for("hostmesh-agent", timeout_s) as now_for:
+        for _ in rounds(_PAUSE_S, time.monotonic() + timeout_s):
+            try:
+                last, away = client.get("/v1/status"), None
+            except AgentUnavailable as error:
+                away = error
+                now_for(error.message)
+                continue
+            if line := reached(last):
+                context.show(last, lambda: (line,))
+                return 0
+            now_for(f"this host to be ready, now {_why(last)}")
     if away is not None:
         raise CannotTell(f"not ready after {timeout_s:g} s: {away.message}", hint=away.hint)
     raise HostmeshError(f"not ready after {timeout_s:g} s: {_why(last)}", hint="agentctl status")

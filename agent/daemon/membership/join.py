@@ -41,9 +41,7 @@ _MOST_NAMES = 8
 _SHARED = frozenset(
     {
         "level-held-back",
-        "mesh-backend-changing",
         "mesh-config-gone",
-        "mesh-moving",
         "record-set-aside",
         "slice-set-aside",
     }
@@ -299,14 +297,21 @@ class Joiner:
 def summary_of(mesh: MeshState, conditions: Iterable[Condition]) -> HostSummary:
     """Return the part of the heartbeat that is for people.
 
-    Conditions about a peer or the whole mesh are left out: every host has them at the same time.
+    It names warnings and errors, but none about a peer or the whole mesh: every host has those at
+    the same time.
     """
-    names = (c.name for c in conditions if not c.name.startswith("peer-") and c.name not in _SHARED)
+    names = (each.name for each in conditions if _is_of_this_host(each))
     docker = mesh.docker
     return HostSummary(
         conditions=tuple(dict.fromkeys(names))[:_MOST_NAMES],
         containers=len(docker.running) if docker.reachable else None,
     )
+
+
+def _is_of_this_host(condition: Condition) -> bool:
+    name = condition.name
+    shared = name.startswith("peer-") or name in _SHARED
+    return condition.severity is not Severity.INFO and not shared
 
 
 def _in_the_way(

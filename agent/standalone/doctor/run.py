@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
+from typing import TypeVar
 
 from agent.etcd.discovery import client_for
 from agent.settings import Settings
@@ -17,19 +19,26 @@ from agent.standalone.doctor.underlay_checks import look_at_underlay
 
 __all__ = ["examine"]
 
+_Found = TypeVar("_Found")
 
-def examine(settings: Settings, *, probe: bool = False) -> Findings:
+
+def examine(
+    settings: Settings, *, probe: bool = False, now_for: Callable[[str], None] = lambda _what: None
+) -> Findings:
     """Look at everything that a join needs. The host is not changed.
 
     Args:
         settings: As the agent would have them.
+        now_for: Is called with what takes its time next (:class:`agent.progress.Progress`).
         probe: etcd may be written to for some seconds, see :func:`look_at_underlay`.
     """
     findings = Findings()
-    attempt = findings.attempt
+    attempt = partial(_attempt, findings, now_for)
+    now_for("this host's services, links and rules")
     look_at_host(settings, findings)
     mesh: Mesh | None = None
     with closing(client_for(settings)) as client:
+        now_for("etcd")
         look_at_etcd(settings, client, findings)
         host = look_for_uplink(settings, findings, client.endpoints)
         uplink = host[1] if host else None
@@ -51,3 +60,15 @@ def examine(settings: Settings, *, probe: bool = False) -> Findings:
             " chains with a jump to each, and one ipset"
         )
     return findings
+
+
+def _attempt(
+    findings: Findings,
+    now_for: Callable[[str], None],
+    check: str,
+    look: Callable[[], _Found],
+    state: State = State.FAIL,
+) -> _Found | None:
+    """Do one check, and say before that it is the one that may take its time."""
+    now_for(f"the check of {check}")
+    return findings.attempt(check, look, state)

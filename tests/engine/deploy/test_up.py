@@ -1,60 +1,196 @@
-"""hostmesh-deploy on fresh booted machines, over ssh, from the package."""
+"""hostmesh-deploy on fresh booted machines, over ssh, from the package.
+
+The tests of this file use the same machines, one after the other.
+"""
 
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from hostmesh_lab.lab import Lab
+from hostmesh_lab import shell
 from hostmesh_lab.machines import booted
 from hostmesh_lab.machines.booted import BootedHost
 
 from deploy.deb.build import build
 from tests.engine.conftest import running_lab
 from tests.engine.deploy import controller
-from tests.engine.deploy.controller import HOSTS, Controller
+from tests.engine.deploy.controller import FOLDER, UP, Controller
 
-pytestmark = [pytest.mark.engine, pytest.mark.full, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.engine, pytest.mark.full, pytest.mark.timeout(1800)]
 
 SUITE = "trixie"
+CLONE = Path(__file__).parents[3]
+_SECRET = re.compile(r"-----BEGIN EC PRIVATE KEY-----\n(.*)\n", re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lab, Controller]]:
+def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
     if why := booted.why_not():
         pytest.skip(f"NO MACHINE IS BOOTED: {why}")
     folder = tmp_path_factory.mktemp("deploy")
     package = build(SUITE, folder / "dist", say=print)
     private, public = controller.key_pair(folder)
     with running_lab(controller.options("deploy", SUITE, public)) as lab:
-        yield lab, Controller(lab, private, package)
+        yield Controller(lab, private, package)
 
 
-def hosts(lab: Lab) -> list[BootedHost]:
-    found = [lab.hosts[name] for name in HOSTS]
-    assert all(isinstance(host, BootedHost) for host in found)
-    return found  # type: ignore[return-value]
-
-
-UP = ("up", "--hosts", "root@host1,root@host2,root@host3", "--with-etcd", "host1,host2,host3",
-      "--accept-host-keys")  # fmt: skip
-
-
-def test_three_fresh_machines_become_a_mesh_with_tls(lab: tuple[Lab, Controller]) -> None:
-    mesh, machine = lab
-    began = time.monotonic()
-    done = machine.deploy(*UP, "--yes")
-    took_s = time.monotonic() - began
-    print(f"three fresh machines to a verified mesh: {took_s:.0f} s")
-    assert "3 hosts are members and reach each other" in done.stdout
-    for host in hosts(mesh):
+def reach_each_other(hosts: list[BootedHost]) -> None:
+    addresses = []
+    for host in hosts:
+        if not host.docker("ps", "-q", "--filter", "name=probe").stdout:
+            host.start_container("probe")
+        addresses.append(host.container_address("probe"))
+    for host in hosts:
         assert host.ready()
         assert host.conditions(open_etcd=True) == {}
-        assert host.start_container("web")
-    addresses = {host.name: host.container_address("web") for host in hosts(mesh)}
-    for host in hosts(mesh):
-        assert all(host.ping(address, container="web") for address in addresses.values())
-    document = json.loads(hosts(mesh)[0].agentctl("status", "-o", "json").stdout)
-    assert document["state"] == "ready"
+        assert all(host.ping(address, container="probe") for address in addresses)
+
+
+def test_three_fresh_machines_become_a_mesh_with_tls(operator: Controller) -> None:
+    began = time.monotonic()
+    said = operator.deploy(*UP)
+    print(f"three fresh machines to a verified mesh: {time.monotonic() - began:.0f} s")
+    assert "3 hosts are members, every host reaches every other" in said
+    reach_each_other(operator.hosts())
+    one = operator.host("web1")
+    endpoints = f"https://{one.address}:2379"
+    config = json.loads(one.agentctl("config", "show", "-o", "json").stdout)
+    assert config["owners"] == "required"
+    stranger = ["env", "ETCDCTL_API=3", "etcdctl", "--insecure-skip-tls-verify",
+                "--endpoints", endpoints, "get", "--prefix", "/hostmesh/"]  # fmt: skip
+    assert one.run(stranger, check=False).returncode != 0
+
+
+def test_promise_11_no_secret_is_left_or_readable(operator: Controller) -> None:
+    """Keys are in the folder and on the host that they belong to; nothing of them in logs."""
+    find = f"find {FOLDER} -perm /077 -not -path '*/pki/*.crt' -not -path '*/pki/*.toml'"
+    unsafe = operator.machine.run(["sh", "-c", f"{find} -not -name etcd.env"]).stdout.split()
+    assert unsafe == []
+    keys = operator.machine.run(["sh", "-c", f"cat $(find {FOLDER}/pki -name '*.key')"]).stdout
+    secrets = _SECRET.findall(keys)
+    assert len(secrets) >= 10
+    logs = operator.machine.run(["sh", "-c", f"cat {FOLDER}/log/* {FOLDER}/*.json"]).stdout
+    assert not [secret for secret in secrets if secret in logs]
+    for host in operator.hosts():
+        assert (
+            host.run(["sh", "-c", "ls -d /run/hostmesh-deploy* 2>/dev/null"], check=False).stdout
+            == ""
+        )
+        modes = host.run(
+            ["stat", "-c", "%a", "/etc/hostmesh/etcd.key", "/etc/hostmesh-etcd/server.key"]
+        )
+        assert modes.stdout.split() == ["600", "600"]
+        journal = host.run(["journalctl", "--no-pager", "-q"]).stdout
+        assert not [secret for secret in secrets if secret in journal]
+
+
+def test_a_second_run_changes_nothing(operator: Controller) -> None:
+    pids = [host.unit("agent", "MainPID") for host in operator.hosts()]
+    assert "nothing had to change" in operator.deploy("up", "--yes")
+    assert [host.unit("agent", "MainPID") for host in operator.hosts()] == pids
+
+
+def test_the_state_of_the_mesh_is_shown(operator: Controller) -> None:
+    found = json.loads(operator.deploy("status", "-o", "json"))
+    assert [(each["name"], each["state"]) for each in found["hosts"]] == [
+        ("web1", "ready"), ("web2", "ready"), ("web3", "ready"),
+    ]  # fmt: skip
+    assert len(found["etcd"]) == 3
+    assert all(found["etcd"].values())
+    operator.host("web3").stop_agent()
+    try:
+        said = operator.deploy("status", check=False)
+        assert re.search(r"web3 +(?!ready)\w", said)
+    finally:
+        operator.host("web3").start_agent()
+        operator.lab.wait_ready(60, ["host3"])
+
+
+def test_problems_are_found_before_anything_is_changed(operator: Controller) -> None:
+    three = operator.host("web3")
+    three.run(["ip", "route", "add", "10.66.0.0/16", "dev", "eth0"])
+    three.systemctl("stop", "docker.socket", "docker.service")
+    try:
+        said = operator.deploy("up", "--yes", check=False)
+    finally:
+        three.run(["ip", "route", "del", "10.66.0.0/16", "dev", "eth0"])
+        three.systemctl("start", "docker.service")
+    assert "problem: Docker is installed and does not run" in said
+    assert "hint: ssh root@web3 systemctl start docker" in said
+    assert "nothing was changed: 1 problem must be solved first" in said
+    operator.lab.wait_ready(60, ["host3"])
+
+
+def test_a_host_is_added_upgraded_and_removed(operator: Controller) -> None:
+    operator.lab.join()
+    operator.name_hosts()
+    assert "1 host is a member" in operator.deploy("add", "root@web4", "--yes")
+    everyone = [*operator.hosts(), operator.host("web4")]
+    reach_each_other(everyone)
+    name = operator.machine.run(["ls", "/root/dist"]).stdout.split()[0]
+    script = (
+        f"rm -rf /root/next; dpkg-deb -R dist/{name} /root/next &&"
+        " sed -i 's/^Version: .*/&.next/' /root/next/DEBIAN/control &&"
+        f" dpkg-deb -Znone -b /root/next dist/{name.replace('_0.', '_9.', 1)}"
+    )
+    operator.machine.run(["sh", "-c", f"cd /root; {script}"], timeout_s=120)
+    assert "4 hosts are members" in operator.deploy("upgrade", "--yes")
+    for host in everyone:
+        version = host.run(["dpkg-query", "-W", "-f", "${Version}", "hostmesh"]).stdout
+        assert version.endswith(".next")
+    reach_each_other(everyone)
+    operator.host("web4").remove_container("probe")
+    assert "web4 is no host of this mesh any more" in operator.deploy("remove", "web4", "--yes")
+    assert len(operator.host("web1").leases()) == 3
+    assert len(json.loads(operator.deploy("status", "-o", "json"))["hosts"]) == 3
+
+
+def quickstart() -> list[tuple[str, str]]:
+    """Every command that the page has its reader type: where, and what."""
+    text = (CLONE / "docs/quickstart.md").read_text()
+    return re.findall(r"^    (\$|web\d#) (.*)$", text, re.MULTILINE)
+
+
+def test_the_quick_start_does_what_it_says(operator: Controller) -> None:
+    """All its commands in their order, but those that need a network or a fourth host."""
+    operator.reset()
+    for host in operator.hosts():
+        for image in ("nginx", "busybox"):
+            host.docker("tag", "lab", image)
+    typed = []
+    for where, command in quickstart():
+        if command.startswith("apt-get") or "web4" in command:
+            continue
+        if where == "$":
+            words = shlex.split(command)
+            assert words[0] == "hostmesh-deploy"
+            asks = words[1] in ("up", "upgrade") and "--dry-run" not in words
+            operator.deploy(*words[1:], "--accept-host-keys", *(["--yes"] if asks else []))
+        else:
+            done = operator.host(where.rstrip("#")).run(["sh", "-c", command], timeout_s=60)
+            if "wget" in command:
+                assert "<" in done.stdout or done.stdout.strip(), done
+        typed.append(command)
+    assert len(typed) == 8
+
+
+def test_killed_after_every_task_it_is_completed(operator: Controller) -> None:
+    operator.reset()
+    kills = 0
+    while operator.deploy_until(kills + 1):
+        kills += 1
+        assert kills < 80
+    print(f"killed {kills} times")
+    assert kills > 20
+    assert "every host reaches every other" in operator.deploy("up", "--yes")
+    reach_each_other(operator.hosts())
+    left = "ls -d /run/hostmesh-deploy* 2>/dev/null"
+    for host in operator.hosts():
+        shell_said: shell.Completed = host.run(["sh", "-c", left], check=False)
+        assert shell_said.stdout == ""

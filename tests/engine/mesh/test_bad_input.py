@@ -19,6 +19,7 @@ from agent.errors import (
     OverlapError,
     SettingsError,
 )
+from tests.waiting import remarks
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
@@ -74,7 +75,7 @@ def one_line(done: Completed, status: int) -> str:
     """The error's text; a hint may stand on a line of its own."""
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr + done.stdout
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    lines = [line for line in remarks(done.stderr).splitlines() if line.strip()]
     assert 1 <= len([line for line in lines if not line.startswith("hint:")]) <= 2, lines
     return done.stderr
 

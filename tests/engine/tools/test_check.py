@@ -20,6 +20,7 @@ LAB = LabOptions(
 )
 LAB_LAST = True  # the mesh's level stays
 
+SIGNALS = ("-STOP", "-CONT")
 TESTS = {"heartbeat", "host", "path", "mtu", "names", "networks"}
 
 
@@ -36,7 +37,7 @@ def of_peer(document: dict[str, Any], name: str) -> dict[str, Any]:
     return {"state": peer["state"], **{each["test"]: each for each in peer["tests"]}}
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def with_names(mesh: Lab) -> list[Host]:
     """Every test of a check has something to test: names are on, and network web is there."""
     hosts = list(mesh.hosts.values())
@@ -53,19 +54,31 @@ def with_names(mesh: Lab) -> list[Host]:
     return hosts
 
 
-def test_promise_9_a_check_is_green_only_for_what_containers_have_tried(
-    mesh: Lab, with_names: list[Host]
+@pytest.fixture(scope="module")
+def hosts(with_names: list[Host]) -> list[Host]:
+    """Each host has a container on docker0 and one on web, and finds those of the others."""
+    for host in with_names:
+        host.start_container(f"c-{host.name}")
+        host.start_container(f"w-{host.name}", network="web")
+    wait_until(
+        lambda: all(check(each)[1]["state"] == "ok" for each in with_names),
+        60,
+        "three hosts without a fault: names take a moment to spread",
+    )
+    return with_names
+
+
+def test_promise_9_without_containers_nothing_fails_and_nothing_is_green(
+    with_names: list[Host],
 ) -> None:
-    one, two, three = with_names
-    status, document = check(one)
+    status, document = check(with_names[0])
     assert (status, document["state"], document["counts"]["untested"]) == (0, "untested", 2)
     assert document["untested"] == "no container runs here"
     assert "FORWARD there is not tested" in of_peer(document, "host2")["path"]["text"]
 
-    for host in with_names:
-        host.start_container(f"c-{host.name}")
-        host.start_container(f"w-{host.name}", network="web")
-    wait_until(lambda: green(with_names), 60, "three hosts without a fault")
+
+def test_a_healthy_mesh_is_green_in_every_test(hosts: list[Host]) -> None:
+    one, two, three = hosts
     _, document = check(one)
     for name in ("host2", "host3"):
         tests = of_peer(document, name)
@@ -81,7 +94,9 @@ def test_promise_9_a_check_is_green_only_for_what_containers_have_tried(
     status, last = check(three, "--last")
     assert (status, last["state"]) == (0, "ok")
 
-    # A rule of host3 that only packets to containers meet: the host itself answers as ever.
+
+def test_a_rule_that_only_containers_meet_is_named(hosts: list[Host]) -> None:
+    one, two, three = hosts
     three.run(["iptables", "-I", "DOCKER-USER", "-p", "icmp", "-j", "DROP"])
     status, document = check(one)
     tests = of_peer(document, "host3")
@@ -90,11 +105,26 @@ def test_promise_9_a_check_is_green_only_for_what_containers_have_tried(
     assert tests["path"]["hint"].startswith("agentctl trace 10.")
     assert of_peer(document, "host2")["state"] == "ok"
     wait_until(lambda: check(two, "--all")[0] == 1, 30, "host1's check to be published")
-    hosts = {each["host_name"]: each for each in check(two, "--all")[1]["hosts"]}
-    worst = [(each["host_name"], each["failed"]) for each in hosts["host1"]["worst"][:1]]
+    (published,) = (e for e in check(two, "--all")[1]["hosts"] if e["host_name"] == "host1")
+    worst = [(each["host_name"], each["failed"]) for each in published["worst"][:1]]
     assert worst == [("host3", ["path", "networks"])]
     three.run(["iptables", "-D", "DOCKER-USER", "-p", "icmp", "-j", "DROP"])
 
+
+def test_a_name_server_that_hangs_is_named(hosts: list[Host]) -> None:
+    one = hosts[0]
+    hang, go_on = (["pkill", each, "-f", "--", "--listen 169.254.20.53"] for each in SIGNALS)
+    one.run(hang)
+    status, document = check(one)
+    (own,) = document["own"]
+    assert (status, own["result"], document["counts"]["ok"]) == (1, "failed", 2)
+    assert own["text"].startswith("the name server at 169.254.20.53 does not answer container c-")
+    assert "systemctl enable --now hostmesh-dns-53.socket" in own["hint"]
+    one.run(go_on)
+
+
+def test_a_host_that_lost_its_power_is_down(mesh: Lab, hosts: list[Host]) -> None:
+    one, _, three = hosts
     three.kill()
     status, document = check(one)
     assert (status, of_peer(document, "host3")["state"]) == (1, "down")
@@ -102,8 +132,3 @@ def test_promise_9_a_check_is_green_only_for_what_containers_have_tried(
     assert document["took_s"] < 10
     three.boot()
     mesh.wait_ready(90)
-
-
-def green(hosts: list[Host]) -> bool:
-    """Return whether each host's check finds every container; names take a moment to spread."""
-    return all(check(each)[1]["state"] == "ok" for each in hosts)

@@ -24,7 +24,7 @@ from agent.registry.records.endpoints import encode_endpoint, endpoint_key
 from agent.registry.registry import Registry
 from tests.etcd.support.etcdlab import Etcd, config, host, registry, request
 from tests.unit.ctl.schemas import check
-from tests.waiting import eventually
+from tests.waiting import eventually, remarks
 
 pytestmark = pytest.mark.etcd
 
@@ -209,7 +209,7 @@ def test_create_waits_for_the_hosts_that_can_make_it_now(
     said = capsys.readouterr()
     subnet = mesh.snapshot().slices[host(1), "shop"].subnet
     assert said.out == f"created network shop\nhost1 has {subnet}\n"
-    assert said.err.splitlines() == [
+    assert remarks(said.err).splitlines() == [
         "host2: to be made (Docker absent)",
         "host3: to be made (host off)",
     ]
@@ -296,7 +296,7 @@ def test_rm_says_by_how_many_containers_a_network_is_in_use(
     publish(mesh, 1)
     run_container(mesh, 1, "web", "a", "shop")
     assert ctl("network", "rm", "shop") == 0, "it does not wait for the container's end"
-    assert capsys.readouterr().err == "host1: to be removed (in use by 1 container)\n"
+    assert remarks(capsys.readouterr().err) == "host1: to be removed (in use by 1 container)\n"
 
 
 def test_rm_names_what_remains_and_ls_shows_it(
@@ -307,7 +307,7 @@ def test_rm_names_what_remains_and_ls_shows_it(
     assert ctl("network", "rm", "shop") == 0
     said = capsys.readouterr()
     assert said.out == "hosts remove network shop where no container is attached\n"
-    assert said.err == "host3: to be removed (host off)\n"
+    assert remarks(said.err) == "host3: to be removed (host off)\n"
     assert ctl("network", "ls") == 0
     assert "to be removed: host3 (host off)" in capsys.readouterr().out
     assert ctl("network", "inspect", "shop", "-o", "json") == 0

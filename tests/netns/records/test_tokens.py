@@ -145,6 +145,7 @@ def test_promise_1_two_hosts_join_by_tokens_and_a_third_with_a_used_one_is_a_clo
     leases = first.document("leases")["leases"]
     assert {each["host_name"]: each["host_id"] for each in leases} == ids
     assert controller.states() == {"node1": "used", "node2": "used"}
+    assert "token" not in controller.run("list").partition("\n")[2]
     said = controller.agentctl(
         "token", "revoke", "node2", "--folder", str(controller.kit.folder), fails=24
     )
@@ -197,6 +198,10 @@ def test_promise_2_the_id_and_the_subnet_outlast_a_leave_a_lost_state_and_a_new_
 
 def test_promise_11_a_token_that_was_revoked_opens_nothing(controller: Controller) -> None:
     token = controller.token("node9")
+    assert "ok, token unused until 20" in controller.run("list")
+    (controller.kit.folder / "hosts/node9/token").write_text("2001-01-01T00:00:00Z\n")
+    assert "ok, token expired 2001-01-01T00:00:00Z" in controller.run("list")
+    assert controller.states()["node9"] == "expired"
     folder = ("--folder", str(controller.kit.folder))
     controller.agentctl("token", "revoke", "node9", *folder)
     assert "node9" not in controller.states()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -267,6 +268,20 @@ def _killed_at(number: int, machine: Machine, *words: str) -> bool:
         os._exit(machine.join(*words))
     _, status = os.waitpid(child, 0)
     return os.WIFSIGNALED(status)
+
+
+def test_promise_6_a_full_disk_leaves_the_old_settings_whole(machine: Machine) -> None:
+    machine.put(endpoints=("http://192.0.2.1:2379",), files={})
+    before = machine.settings.read_text()
+    child = os.fork()
+    if child == 0:
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - of the child
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+        os._exit(machine.join())
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 26
+    assert machine.settings.read_text() == before
+    assert machine.join() == 0
 
 
 def _once_more(machine: Machine) -> None:

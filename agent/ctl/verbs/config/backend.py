@@ -127,16 +127,15 @@ def _name_absent(context: Context, registry: Registry, backend: str) -> None:
 
 def _wait(context: Context, registry: Registry, backend: str, step: Step) -> None:
     """Wait until every live host has followed. Hosts that never will are passed over."""
-    at_most = f"{context.timeout_s:g} s"
-    for number, _ in enumerate(rounds(_PAUSE_S, time.monotonic() + context.timeout_s)):
-        behind = _following(context, registry, backend, step)
-        if not behind:
-            context.remark(f"{step}: {_DONE[step].format(backend)}")
-            return
-        if not number:
-            context.remark(f"{step}: waiting for {_names(behind)}, at most {at_most}")
+    with context.progress.waiting_for(f"every host: {step}", context.timeout_s) as now_for:
+        for _ in rounds(_PAUSE_S, time.monotonic() + context.timeout_s):
+            behind = _following(context, registry, backend, step)
+            if not behind:
+                context.remark(f"{step}: {_DONE[step].format(backend)}")
+                return
+            now_for(f"{_names(behind)}: {step}")
     raise HostmeshError(
-        f"{step}: {_names(behind)} did not follow within {at_most}",
+        f"{step}: {_names(behind)} did not follow within {context.timeout_s:g} s",
         hint="see agentctl status there; then run the same command again, it goes on",
     )
 

@@ -97,8 +97,12 @@ def run(context: Context) -> int:
 def _archive(context: Context) -> bytes:
     errors: list[str] = []
     target = io.BytesIO()
-    with tarfile.open(fileobj=target, mode="w:gz") as archive:
+    with (
+        context.progress.waiting_for("the report's parts", context.timeout_s) as now_for,
+        tarfile.open(fileobj=target, mode="w:gz") as archive,
+    ):
         for name, get in parts(context):
+            now_for(f"{name} of the report")
             try:
                 text = get()
             except (HostmeshError, OSError, ValueError) as error:

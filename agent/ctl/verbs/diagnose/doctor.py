@@ -21,7 +21,8 @@ def run(context: Context) -> int:
     direct.log_to_stderr()
     from agent.standalone.doctor.run import examine  # noqa: PLC0415 - imports every package
 
-    document = examine(context.settings, probe=context.args.probe).document()
+    with context.progress.waiting_for("the checks of this host", context.timeout_s) as now_for:
+        document = examine(context.settings, probe=context.args.probe, now_for=now_for).document()
     context.show(document, lambda: lines(document, context))
     return 0 if document["can_join"] else 1
 

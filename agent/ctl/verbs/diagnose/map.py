@@ -85,7 +85,8 @@ def run(context: Context) -> int:
 
         context.say(snapshot(context))
         return 0
-    document = _document(lambda path: direct.ask(context, path), _Tests(context).of)
+    with context.progress.waiting_for("answers of every host's containers", context.timeout_s):
+        document = _document(lambda path: direct.ask(context, path), _Tests(context).of)
     if context.form in ("svg", "dot"):
         from agent.ctl.web import drawing  # noqa: PLC0415 - only for that
 
@@ -312,7 +313,7 @@ def _state_text(peer: Mapping[str, Any]) -> str:
     if peer.get("path") == "ok":
         return f"{state}, a container answers"
     if peer.get("path") == "failed":
-        return f"{state}, {clean(peer.get('container'))} does not answer"
+        return f"{state}, {clean(peer.get('container') or 'its container')} does not answer"
     if peer["state"] == "untested":
         return f"{state}, not tested" + ("" if peer.get("container") else ": no container known")
     return state

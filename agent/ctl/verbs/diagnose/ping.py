@@ -28,7 +28,8 @@ def run(context: Context) -> int:
     """Check every step of the path; return 1 when one fails."""
     peer = find_peer(context, context.args.peer)
     names = ("step", "result", "text")
-    steps = [dict(zip(names, step, strict=True)) for step in _steps(context, peer)]
+    with context.progress.waiting_for(f"answers of {peer.subnet}", context.timeout_s):
+        steps = [dict(zip(names, step, strict=True)) for step in _steps(context, peer)]
     failed = [step for step in steps if step["result"] == "failed"]
     document = {
         "version": 1,
@@ -191,7 +192,9 @@ def _agent(context: Context, peer: Peer) -> Step:
             return "agent", "unknown", f"{peer.node_address}:{address[1]}: {error}"
     docker = peer.lease.get("docker")
     if docker is None:
-        return "agent", "unknown", "no heartbeat, and metrics.listen is not set here"
+        unknown = peer.lease.get("heartbeat") == "unknown"
+        heartbeat = "heartbeat unknown while etcd is away" if unknown else "no heartbeat"
+        return "agent", "unknown", f"{heartbeat}, and metrics.listen is not set here"
     text = f"Docker is {docker} (reported{_seen(peer.lease)})"
     return "agent", "ok" if docker == "ready" else "unknown", text
 

@@ -52,7 +52,8 @@ def run(context: Context) -> int:
     )
     # First: afterwards the kernel knows the neighbour.
     capture = _capture(context, tracer) if context.args.capture else None
-    steps = [step._asdict() for step in tracer.steps()]
+    with context.progress.waiting_for("the steps of the path", context.timeout_s):
+        steps = [step._asdict() for step in tracer.steps()]
     failed = any(step["result"] == "failed" for step in steps)
     if capture is not None and not capture["frames"]:
         failed = True

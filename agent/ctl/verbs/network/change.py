@@ -10,7 +10,7 @@ from agent.ctl.context import Context
 from agent.ctl.polling import rounds
 from agent.daemon.api.containers import counts_by_network
 from agent.errors import UsageError
-from agent.model import Access
+from agent.model import Access, first_few
 from agent.model.network import (
     LONGEST_SLICE,
     SHORTEST_SLICE,
@@ -33,6 +33,7 @@ from agent.settings.text import shown, whole_number
 __all__ = ["create", "rm"]
 
 _PAUSE_S = 0.5
+_SHOWN = 3
 
 
 def create(context: Context) -> int:
@@ -112,13 +113,20 @@ def _waited(
 ) -> tuple[HostPart, ...]:
     """Wait until no host that could be done at once is in a state; return each host's part."""
     until_s = time.monotonic() + (0 if context.args.dry_run else context.timeout_s)
-    for _ in rounds(_PAUSE_S, until_s):
-        view = registry.snapshot()
-        counts = counts_by_network(view, read_endpoints(registry.client, registry.keys))
-        parts = parts_of(view, name, Slices(view), counts)
-        if not any(each.state is waiting and not each.waits_for for each in parts):
-            break
+    with context.progress.waiting_for(f"the hosts of network {name}", context.timeout_s) as now_for:
+        for _ in rounds(_PAUSE_S, until_s):
+            view = registry.snapshot()
+            counts = counts_by_network(view, read_endpoints(registry.client, registry.keys))
+            parts = parts_of(view, name, Slices(view), counts)
+            late = [each for each in parts if each.state is waiting and not each.waits_for]
+            if not late:
+                break
+            now_for(f"network {name} on {first_few([_host(each) for each in late], _SHOWN)}")
     return parts
+
+
+def _host(part: HostPart) -> str:
+    return part.host_name or part.host_id
 
 
 def _name(text: str) -> str:

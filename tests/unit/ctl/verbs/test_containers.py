@@ -109,3 +109,14 @@ def test_promise_8_names_from_etcd_reach_the_terminal_harmless() -> None:
 
 def test_no_container_is_no_error() -> None:
     assert lay_out(table(document(()), wide=False), 80) == ["no such container runs in the mesh"]
+
+
+def test_a_mesh_whose_level_is_too_low_says_why_no_container_is_listed() -> None:
+    low = {**document(()), "level": 1}
+    check("containers", low)
+    assert lay_out(table(low, wide=False), 200) == [
+        (
+            "hosts publish their containers from level 3 on, and the config has level 1: agentctl"
+            " config set --level 3"
+        )
+    ]

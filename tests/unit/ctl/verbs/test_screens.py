@@ -141,7 +141,11 @@ def test_golden_status_of_three_hosts_with_conditions_of_each_severity() -> None
         condition("peer-dead", "warning", "host2 is down", "agentctl remove host2"),
         condition("docker-absent", "info", "no Docker Engine answers", "install it"),
     )
-    peers = (host(10, conditions=["docker-swarm"]), host(3), host(2, **DOWN))
+    peers = (
+        host(10, conditions=["docker-config-refused", "docker-swarm"]),
+        host(3, conditions=["docker-config-refused"]),
+        host(2, **DOWN),
+    )
     document = status_of(*peers, state="degraded", conditions=list(found))
     check_golden(
         "status-three-80.txt",
@@ -271,3 +275,9 @@ def test_hosts_and_map_ask_the_agent(
         for verb in ("hosts", "map"):
             assert run(socket_path, verb, "--watch", "--timeout", "100ms") == 0
             assert io.StringIO(capsys.readouterr().out).read() == ""  # nothing changed
+
+
+def test_the_wide_status_names_etcds_endpoints_below_etcd() -> None:
+    lines = status.lines(status_of(host(2)), wide=True, width=120, palette=PLAIN)
+    at = lines.index("etcd    ok (2 s ago)")
+    assert lines[at + 1] == "        https://192.168.0.9:2379, from settings"

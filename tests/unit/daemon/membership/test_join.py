@@ -24,6 +24,7 @@ from agent.model import (
     Lease,
     Link,
     MeshConfig,
+    Severity,
     Uplink,
     View,
 )
@@ -153,15 +154,18 @@ def test_a_members_own_subnet_is_no_overlap() -> None:
     assert keeper.registration.wanted_subnet == PAST
 
 
-def condition(name: str) -> Condition:
-    return Condition(name=name, cause="c", hint="h")
+def condition(name: str, severity: Severity = Severity.WARNING) -> Condition:
+    return Condition(name=name, cause="c", hint="h", severity=severity)
 
 
 def test_a_heartbeat_names_conditions_of_this_host_only() -> None:
     """Else one dead peer would make every host of the mesh write a heartbeat at once."""
-    shown = ("docker-swarm", "peer-dead", "mesh-moving", "docker-swarm", "route-fight")
-    found = summary_of(mesh(), map(condition, shown))
-    assert found == HostSummary(conditions=("docker-swarm", "route-fight"), containers=0)
+    shown = ("docker-swarm", "peer-dead", "level-held-back", "docker-swarm", "route-fight")
+    active = [*map(condition, shown), condition("docker-absent", Severity.INFO)]
+    active.insert(0, condition("route-refused", Severity.ERROR))
+    assert summary_of(mesh(), active) == HostSummary(
+        conditions=("route-refused", "docker-swarm", "route-fight"), containers=0
+    )
 
 
 def test_a_heartbeat_names_eight_conditions_at_most_and_counts_only_what_docker_says() -> None:
