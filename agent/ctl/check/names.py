@@ -18,10 +18,7 @@ from agent.model.names import NAME_SERVERS
 __all__ = ["NameChecker"]
 
 _OWN_S: Final = 2.0
-_START: Final = (
-    "systemctl enable --now hostmesh-dns-53.socket hostmesh-dns-54.socket; "
-    "systemctl status 'hostmesh-dns*'"
-)
+_START: Final = "systemctl enable --now hostmesh-dns-53.socket hostmesh-dns-54.socket"
 Answers = Mapping[Address, Mapping[str, Answer]]
 
 
@@ -69,7 +66,7 @@ class NameChecker:
         text = f"the name server at {' and '.join(silent)} does not answer {self._sender}"
         if known is not None and known.name == "dns-port-taken":
             return _failed(f"{text}: {known.cause}", known.hint)
-        return _failed(text, _START)
+        return _failed(text, f"{_START}; systemctl restart hostmesh-dns@{silent[0]}")
 
     def ask(self, peers: Iterable[PeerFacts]) -> None:
         """Ask for the names of these peers."""

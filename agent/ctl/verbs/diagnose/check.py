@@ -70,12 +70,13 @@ def _checked(context: Context) -> dict[str, Any]:
     direct.log_to_stderr()
     from agent.ctl.check.facts import read_facts  # noqa: PLC0415 - costs 0.3 s
     from agent.ctl.check.handover import hand_over  # noqa: PLC0415 - the same
-    from agent.ctl.check.run import check_peers  # noqa: PLC0415 - the same
+    from agent.ctl.check.run import BOUND_S, check_peers  # noqa: PLC0415 - the same
     from agent.ctl.path.ends import LocalHost  # noqa: PLC0415 - the same
     from agent.mesh.check.document import check_document  # noqa: PLC0415 - the same
 
     place = LocalHost(context)
-    found = check_peers(place, partial(read_facts, _asker(context)))
+    with context.progress.waiting_for("the answers of all peers", BOUND_S):
+        found = check_peers(place, partial(read_facts, _asker(context)))
     document = check_document(found, time.time())
     hand_over(context, found, document)
     return document
