@@ -7,11 +7,13 @@ import faulthandler
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 from agent import __version__
 from agent.errors import HostmeshError, NotRoot, SettingsError
+from agent.progress import Progress
 from agent.settings import DEFAULT_PATH, SECTIONS, Settings, load_settings, overrides_from_flags
 from agent.settings.text import forgive, printable
 
@@ -89,7 +91,8 @@ def _run(settings: Settings, load: Callable[[], Settings], arguments: argparse.N
     if arguments.once:
         from agent.standalone.once import run_once  # noqa: PLC0415 # the same
 
-        status, lines = run_once(settings, dry_run=arguments.dry_run)
+        with closing(Progress(sys.stderr)) as progress, progress.waiting_for("etcd and the kernel"):
+            status, lines = run_once(settings, dry_run=arguments.dry_run)
         for line in lines:
             print(printable(line))
         return status

@@ -176,7 +176,7 @@ class Context:
         if self.args.no_headers:
             for line in (*made.warnings, *made.before, *made.after):
                 self.remark(line)
-            made = made._replace(warnings=(), before=(), after=())
+            made = made._replace(warnings=(), before=(), after=(), details=())
         self.show(document, lambda: self.table_lines(made))
 
     def table_lines(self, table: Table) -> list[str]:

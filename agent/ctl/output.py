@@ -287,6 +287,7 @@ class Table(NamedTuple):
         warnings: Harmless lines above everything, such as how old the data is.
         before: Harmless lines above the table.
         after: Harmless lines below it.
+        details: Lines below everything, laid out and painted already.
         empty: The line in place of a table without rows.
     """
 
@@ -296,6 +297,7 @@ class Table(NamedTuple):
     warnings: Sequence[str] = ()
     before: Sequence[str] = ()
     after: Sequence[str] = ()
+    details: Sequence[str] = ()
     empty: str = ""
 
 
@@ -328,7 +330,8 @@ def lay_out(
         [line for text in texts for line in flow(text, width, rest=2)]
         for texts in (table.warnings, table.before, table.after)
     )
-    return [*(paint("warn", line) for line in warnings), *before, *body, *after]
+    painted = (paint("warn", line) for line in warnings)
+    return [*painted, *before, *body, *after, *table.details]
 
 
 def _sorted(table: Table, sort: str) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.ctl.verbtable.row import CONTAINER, HOST, LOOK_S, Argument, Verb
+from agent.ctl.verbtable.row import CONTAINER, HOST, LOOK_S, TABLE, Argument, Verb
 
 __all__ = ["DIAGNOSIS"]
 
@@ -43,10 +43,15 @@ DIAGNOSIS = (
         (
             Argument("--last", "show the last check of this host, and check nothing"),
             Argument("--all", "show the last check that each host published, and check nothing"),
+            *TABLE,
         ),
         note="It takes ten seconds at most. The exit status is 1 if a test failed or a host is"
         " down.",
-        examples=("agentctl check", "agentctl check --last -o wide", "agentctl check --all"),
+        examples=(
+            "agentctl check",
+            "agentctl check --last -o wide",
+            "agentctl check --all --sort failed",
+        ),
     ),
     Verb(
         "trace",

@@ -58,6 +58,7 @@ def containers_document(
         "version": 1,
         **freshness.document(now_s),
         "cached": view.cached,
+        "level": view.config.level if view.config else None,
         "containers": found,
     }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from typing import NamedTuple
 import jsonschema
 import pytest
 
-from agent.ctl.verbtable import VERBS
+from agent.ctl.verbtable import VERBS, Verb
 from tests.bench.agentctl import put_leases
 from tests.netns.mesh.stage import ROOT, Node, Stage
 from tests.unit.ctl.schemas import check
@@ -281,6 +282,34 @@ def test_each_answer_in_json_is_what_its_schema_says(stage: Stage, way: Way) -> 
     assert said >= always | {"trace", "firewall show", "version", "join"}
     if way is as_it_is:
         assert said == set(SCHEMAS) - SILENT, found
+
+
+SHELL = {"bugreport", "completion", "token create", "token ls", "token revoke", "ui"}
+"""Their examples write files, scripts or keys, or show a page: other tests run them."""
+NOT_HERE = {1, 2, 3, 16, 24}
+"""This stage has no Docker, container, network shop or name server, and another CIDR."""
+
+
+def test_every_example_of_the_help_runs(stage: Stage) -> None:
+    """With --dry-run where the verb takes it; those that change this host are run below."""
+    node = stage.nodes[0]
+    eventually(node.subnet, 30)
+
+    def ask(example: str, verb: Verb) -> str:
+        words = shlex.split(example.replace("host2", "node2"))[1:]
+        dry = any(each.name == "--dry-run" for each in verb.arguments) and "--dry-run" not in words
+        done = node.ctl(*words, *(["--dry-run"] if dry else []), "--timeout", "2s")
+        row = TABLE[verb.name]
+        fine = done.returncode in _set(row.up) | NOT_HERE and "Traceback" not in done.stderr
+        wrong = ("unknown option", "unexpected argument", "unknown verb", " needs ")
+        return "" if fine and not any(each in done.stderr for each in wrong) else done.stderr
+
+    looking = [each for each in VERBS if each.name not in {*CHANGING, *SHELL}]
+    examples = [(example, verb) for verb in looking for example in verb.examples]
+    with ThreadPoolExecutor(2) as pool:
+        found = dict(zip(examples, pool.map(lambda each: ask(*each), examples), strict=True))
+    assert len(found) > len(looking)
+    assert not {example: why for (example, _), why in found.items() if why}
 
 
 # A mount namespace of its own: the state folder and the reports' are full, and so is the output.

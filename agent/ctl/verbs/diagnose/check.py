@@ -11,11 +11,11 @@ from typing import Any
 from agent.ctl import direct
 from agent.ctl.client import NO_ANSWER
 from agent.ctl.context import Context
-from agent.ctl.output import Column, Palette, clean, flow, render_table, sentence
+from agent.ctl.output import Column, Palette, Table, clean, flow, sentence
 from agent.ctl.stale import age, banner
 from agent.errors import CannotTell
 
-__all__ = ["all_lines", "lines", "run"]
+__all__ = ["all_table", "run", "table"]
 
 _TESTS = ("host", "path", "mtu", "names", "networks")
 _SHOWN = {"ok": "ok", "failed": "FAILED", "untested": "-"}
@@ -49,7 +49,7 @@ def run(context: Context) -> int:
     """
     if context.args.all:
         document = direct.ask(context, "/v1/checks")
-        context.show(document, lambda: all_lines(document, context.width, context.palette))
+        context.show_table(document, lambda: all_table(document))
         return 1 if any(each["state"] == "failed" for each in document["hosts"]) else 0
     if context.args.last:
         document = direct.ask(context, "/v1/check")
@@ -58,11 +58,9 @@ def run(context: Context) -> int:
     else:
         context.need_root("send packets from containers; agentctl check --last needs no root")
         document = _checked(context)
-    wide = context.form == "wide"
-    context.show(
-        document,
-        lambda: lines(document, None if wide else context.width, context.palette, wide=wide),
-    )
+    wide = context.is_wide
+    width = None if wide else context.width
+    context.show_table(document, lambda: table(document, width, context.palette, wide=wide))
     return 1 if document["state"] == "failed" else 0
 
 
@@ -99,28 +97,28 @@ def _asker(context: Context) -> Callable[[str], Mapping[str, Any]]:
     return ask
 
 
-def lines(
+def table(
     document: Mapping[str, Any], width: int | None, palette: Palette, *, wide: bool = False
-) -> list[str]:
-    """Lay out a check: the outcome, the peers from the worst on, and what to type."""
+) -> Table:
+    """Return a check: the outcome, the peers from the worst on, and what to type."""
     order = list(_STYLES)[::-1]
     order.sort(key=("failed", "down", "untested", "ok").index)
     peers = sorted(document["peers"], key=lambda peer: order.index(peer["state"]))
     good = [each for each in peers if each["state"] == "ok"]
     left_out = 0 if wide else max(0, len(good) - _MOST_GOOD)
     shown = peers[: len(peers) - left_out]
-    found = flow(_outcome(document), width)
-    if shown:
-        table = render_table(_COLUMNS, map(_row, shown), width)
-        found += [table[0]]
-        found += [
-            palette.paint(_STYLES[peer["state"]], line) if peer["state"] != "ok" else line
-            for peer, line in zip(shown, table[1:], strict=True)
-        ]
-    if left_out:
-        found.append(f"and {left_out} more that are ok: agentctl check -o wide")
-    found += _problems(document, shown, width, palette, wide=wide)
-    return [*found, *_not_tested(document, width, wide=wide)]
+    more = f"and {left_out} more that are ok: agentctl check -o wide"
+    return Table(
+        _COLUMNS,
+        [_row(each) for each in shown],
+        styles=["" if each["state"] == "ok" else _STYLES[each["state"]] for each in shown],
+        before=[_outcome(document)],
+        after=[more] if left_out else (),
+        details=[
+            *_problems(document, shown, width, palette, wide=wide),
+            *_not_tested(document, width, wide=wide),
+        ],
+    )
 
 
 def _outcome(document: Mapping[str, Any]) -> str:
@@ -187,19 +185,18 @@ def _not_tested(document: Mapping[str, Any], width: int | None, *, wide: bool) -
         yield f"and {len(reasons) - len(shown)} more reasons: agentctl check --last -o wide"
 
 
-def all_lines(document: Mapping[str, Any], width: int | None, palette: Palette) -> list[str]:
-    """Lay out the last check of each host."""
+def all_table(document: Mapping[str, Any]) -> Table:
+    """Return the last check of each host."""
     hosts = document["hosts"]
-    found = [palette.paint("warn", each) for each in banner(document)]
-    table = render_table(_ALL_COLUMNS, map(_all_row, hosts), width)
-    found += [table[0]]
-    for host, line in zip(hosts, table[1:], strict=True):
-        style = {"failed": "bad", "none": "dim"}.get(host["state"])
-        found.append(palette.paint(style, line) if style else line)
     failed = [clean(each["host_name"]) for each in hosts if each["state"] == "failed"]
-    if failed:
-        found += flow(f"for the reasons run on {failed[0]}: agentctl check --last", width)
-    return found
+    return Table(
+        _ALL_COLUMNS,
+        [_all_row(each) for each in hosts],
+        styles=[{"failed": "bad", "none": "dim"}.get(each["state"], "") for each in hosts],
+        warnings=banner(document),
+        after=[f"for the reasons run on {failed[0]}: agentctl check --last"] if failed else (),
+        empty="no host is in the mesh",
+    )
 
 
 def _all_row(host: Mapping[str, Any]) -> list[str]:

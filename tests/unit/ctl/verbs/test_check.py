@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from agent.ctl.output import Palette
-from agent.ctl.verbs.diagnose.check import all_lines, lines
+from agent.ctl.output import Palette, lay_out
+from agent.ctl.verbs.diagnose.check import all_table, table
 from tests.unit.ctl.golden import check_golden
 
 pytestmark = pytest.mark.unit
@@ -59,17 +59,21 @@ DOCUMENT = {
 }
 
 
+def lines(document: dict[str, Any], width: int | None, *, wide: bool = False) -> list[str]:
+    return lay_out(table(document, width, PLAIN, wide=wide), width)
+
+
 @pytest.mark.parametrize("width", [80, 160])
 def test_the_worst_comes_first_with_what_to_type(width: int) -> None:
-    check_golden(f"check-{width}.txt", lines(DOCUMENT, width, PLAIN), width=width)
+    check_golden(f"check-{width}.txt", lines(DOCUMENT, width), width=width)
 
 
 def test_many_good_peers_and_many_faults_are_bounded() -> None:
     many = {**DOCUMENT, "peers": [peer(number % 90 + 6, "ok") for number in range(1000)]}
-    assert len(lines(many, 100, PLAIN)) < 60
-    assert len(lines(many, None, PLAIN, wide=True)) > 1000
+    assert len(lines(many, 100)) < 60
+    assert len(lines(many, None, wide=True)) > 1000
     faults = {**DOCUMENT, "peers": [peer(number % 90 + 6, "failed", DEAD) for number in range(999)]}
-    shown = lines(faults, 100, PLAIN)
+    shown = lines(faults, 100)
     assert sum("open that port" in line for line in shown) < 25
     assert any("more: agentctl check --last -o wide" in line for line in shown)
 
@@ -94,4 +98,4 @@ def test_the_last_check_of_every_host(width: int) -> None:
              "checked_at": None, "checked_s_ago": None, "counts": none, "worst": []},
         ],
     }  # fmt: skip
-    check_golden(f"check-all-{width}.txt", all_lines(document, width, PLAIN), width=width)
+    check_golden(f"check-all-{width}.txt", lay_out(all_table(document), width), width=width)
