@@ -61,7 +61,7 @@ def test_three_fresh_machines_become_a_mesh_with_tls(operator: Controller) -> No
     one = operator.host("web1")
     endpoints = f"https://{one.address}:2379"
     config = json.loads(one.agentctl("config", "show", "-o", "json").stdout)
-    assert config["owners"] == "required"
+    assert config["owners"] is True
     stranger = ["env", "ETCDCTL_API=3", "etcdctl", "--insecure-skip-tls-verify",
                 "--endpoints", endpoints, "get", "--prefix", "/hostmesh/"]  # fmt: skip
     assert one.run(stranger, check=False).returncode != 0
