@@ -11,7 +11,8 @@ shift
 
 quote() { printf "'%s' " "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")"; }
 
-# dash ends a trap's command with the shell only where the signal is trapped, too.
+# The host expands it. A trap of EXIT alone would not run after a signal.
+# shellcheck disable=SC2016
 remote='umask 077; d=$(mktemp -d /run/hostmesh-deploy.XXXXXX) && trap "rm -rf $d" EXIT && trap "exit 1" HUP INT TERM PIPE && cd "$d" && tar -xf - &&'
 for word in timeout 60 "$@"; do remote="$remote $(quote "$word")"; done
 remote="sh -c $(quote "$remote")"
