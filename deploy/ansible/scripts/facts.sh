@@ -16,7 +16,9 @@ one python "$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[
 one free_mb "$(df -Pk /usr /var /run 2>/dev/null | awk 'NR > 1 { print int($4 / 1024) }' | sort -n | head -n 1)"
 
 if has docker; then
-    one docker "$(timeout 10 docker version --format '{{.Server.Version}}' 2>/dev/null || echo stopped)"
+    # Without a server it prints an empty line.
+    engine=$(timeout 10 docker version --format '{{.Server.Version}}' 2>/dev/null | grep .)
+    one docker "${engine:-stopped}"
     one containers "$(timeout 10 docker ps --quiet 2>/dev/null | grep -c .)"
     one swarm "$(timeout 10 docker info --format '{{.Swarm.LocalNodeState}}' 2>/dev/null)"
 else
