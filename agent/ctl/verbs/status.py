@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from agent.ctl import direct
@@ -19,6 +20,7 @@ from agent.ctl.output import (
     sentence,
 )
 from agent.ctl.stale import age, banner, count_states, state_of
+from agent.errors import HostmeshError
 
 __all__ = ["changes", "lines", "run"]
 
@@ -37,6 +39,8 @@ _PEER_COLUMNS = (
     Column(title="LEVEL", right=True, drop=2),
 )
 _BRIEF_COLUMNS = 3
+_NO_CHECK: Mapping[str, Any] = MappingProxyType({})
+_CHECK_LASTS_S = 1800.0  # twice the time between the agent's own checks
 
 
 def run(context: Context) -> int:
@@ -53,8 +57,25 @@ def run(context: Context) -> int:
 
 
 def _screen(context: Context, document: Mapping[str, Any]) -> list[str]:
-    wide = context.is_wide
-    return lines(document, wide=wide, width=context.width, palette=context.palette)
+    return lines(
+        document,
+        wide=context.is_wide,
+        width=context.width,
+        palette=context.palette,
+        check=_last_check(context, document),
+    )
+
+
+def _last_check(context: Context, document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the last check of all peers; nothing if it is too old to go with the status."""
+    if document.get("source") != "agent" or document.get("stale"):
+        return _NO_CHECK
+    try:
+        found = context.client.get("/v1/check")
+    except HostmeshError:  # an agent before 0.2, or a file that agentctl check writes anew
+        return _NO_CHECK
+    ago_s = found.get("checked_s_ago")
+    return found if ago_s is not None and ago_s <= _CHECK_LASTS_S else _NO_CHECK
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -99,9 +120,18 @@ def _name(condition: Mapping[str, Any]) -> str:
 
 
 def lines(
-    document: Mapping[str, Any], *, wide: bool, width: int | None, palette: Palette
+    document: Mapping[str, Any],
+    *,
+    wide: bool,
+    width: int | None,
+    palette: Palette,
+    check: Mapping[str, Any] = _NO_CHECK,
 ) -> list[str]:
-    """Lay out the document of GET /v1/status; ``wide`` lists every peer and every detail."""
+    """Lay out the document of GET /v1/status; ``wide`` lists every peer and every detail.
+
+    Args:
+        check: The last check of all peers, GET /v1/check.
+    """
     found = [palette.paint("warn", each) for each in banner(document)]
     found += _heading(document, width, palette)
     brief: list[str] = []
@@ -118,7 +148,7 @@ def lines(
     if repairs.get("count"):
         last = f"the last {age(repairs.get('last_s_ago'))} ago: {sentence(repairs.get('last'))}"
         found += flow(f"{clean(repairs['count'])}, {last}", width, first="repairs ", rest=8)
-    found += _peers(_peers_of(document), wide=wide, width=width)
+    found += _peers(_peers_of(document, check), wide=wide, width=width)
     found += _problems(_list(document, "conditions"), width=width, palette=palette)
     return found
 
@@ -246,24 +276,37 @@ def _peers(peers: Sequence[Mapping[str, Any]], *, wide: bool, width: int | None)
         )
 
 
-def _peers_of(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the peers without conditions that this host has, too: PROBLEMS explains those."""
+def _peers_of(document: Mapping[str, Any], check: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the peers, each with its "trouble" and its "rtt_ms" by the last check.
+
+    Conditions that this host has, too, are left out: PROBLEMS explains those.
+    """
     own = {each.get("name") for each in _list(document, "conditions")}
-    return [
-        {**peer, "conditions": [each for each in peer.get("conditions") or () if each not in own]}
-        for peer in _list(document, "peers")
-    ]
+    checked = {each.get("subnet"): each for each in _list(check, "peers")}
+    found: list[Mapping[str, Any]] = []
+    for peer in _list(document, "peers"):
+        last = checked.get(peer.get("subnet"), _NO_CHECK)
+        failed = [
+            each.get("test") for each in _list(last, "tests") if each.get("result") == "failed"
+        ]
+        trouble = [str(each) for each in peer.get("conditions") or () if each not in own]
+        if peer.get("alive") and failed:
+            named = " and ".join(map(str, failed))
+            trouble.append(f"{named} failed {age(check['checked_s_ago'])} ago: agentctl check")
+        found.append({**peer, "trouble": trouble, "rtt_ms": last.get("rtt_ms")})
+    return found
 
 
 def _wellness(peer: Mapping[str, Any]) -> int:
-    return 0 if peer.get("alive") is False else 1 if peer["conditions"] else 2
+    return 0 if peer.get("alive") is False else 1 if peer["trouble"] else 2
 
 
 def _peer_row(peer: Mapping[str, Any]) -> list[object]:
     keys = ("node_address", "backend", "level")
     state = state_of(peer)
-    if peer["conditions"]:
-        state += f", {', '.join(map(str, peer['conditions']))}"
+    if peer.get("alive") and peer["rtt_ms"] is not None:
+        state += f", {peer['rtt_ms']:.2f} ms"
+    state = ", ".join((state, *peer["trouble"]))
     names = [peer.get("host_name"), peer.get("subnet"), state]
     return [*names, *(peer.get(key) for key in keys)]
 

@@ -135,6 +135,12 @@ def condition(name: str, severity: str, cause: str, hint: str) -> dict[str, Any]
             "since_s_ago": 29.0}  # fmt: skip
 
 
+def checked(number: int, rtt_ms: float | None, failed: str = "") -> dict[str, Any]:
+    """Return a peer of GET /v1/check."""
+    tests = [{"test": failed or "path", "result": "failed" if failed else "ok"}]
+    return {"subnet": host(number)["subnet"], "rtt_ms": rtt_ms, "tests": tests}
+
+
 def test_golden_status_of_three_hosts_with_conditions_of_each_severity() -> None:
     found = (
         condition("docker-config-refused", "error", "dockerd refuses daemon.json: x", "correct x"),
@@ -147,9 +153,10 @@ def test_golden_status_of_three_hosts_with_conditions_of_each_severity() -> None
         host(2, **DOWN),
     )
     document = status_of(*peers, state="degraded", conditions=list(found))
+    check_of = {"checked_s_ago": 180.0, "peers": [checked(10, 0.31), checked(2, None, "path")]}
     check_golden(
         "status-three-80.txt",
-        status.lines(document, wide=False, width=80, palette=PLAIN),
+        status.lines(document, wide=False, width=80, palette=PLAIN, check=check_of),
         width=80,
     )
 
@@ -281,3 +288,20 @@ def test_the_wide_status_names_etcds_endpoints_below_etcd() -> None:
     lines = status.lines(status_of(host(2)), wide=True, width=120, palette=PLAIN)
     at = lines.index("etcd    ok (2 s ago)")
     assert lines[at + 1] == "        https://192.168.0.9:2379, from settings"
+
+
+def test_the_status_shows_the_last_check_of_each_peer_unless_it_is_old(
+    socket_path: Path, serving: Serving, capsys: pytest.CaptureFixture[str]
+) -> None:
+    documents: dict[str, Any] = {"GET /v1/status": status_of(host(2), host(3))}
+    peers = [checked(2, 0.024), checked(3, 1.5, "mtu")]
+    for ago_s, shown in ((60.0, True), (3600.0, False), (None, False)):
+        documents["GET /v1/check"] = {"checked_s_ago": ago_s, "peers": peers}
+        with serving(socket_path, documents):
+            assert run(socket_path, "status") == 0
+        text = capsys.readouterr().out
+        assert ("up, 0.02 ms" in text) is shown
+        assert ("up, 1.50 ms, mtu failed 60 s ago: agentctl check" in text) is shown
+    del documents["GET /v1/check"]  # an agent before 0.2
+    with serving(socket_path, documents):
+        assert run(socket_path, "status") == 0
