@@ -6,6 +6,7 @@ say which values it uses: the journal says with which file an engine was last se
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Final
 
@@ -49,7 +50,7 @@ def plan_names(
         where, given = _flagged(path, flags)
         theirs = f"{where} has --{path[0]} {', '.join(given)}" if where else ""
         if not where and not replace and _is_foreign(path, wanted, document, journal):
-            theirs = f"{document.source} has {path[0]} = {document.raw(path)}"
+            theirs = f"{document.source} has {path[0]} = {json.dumps(document.value(path))}"
         if not theirs:
             values[path] = wanted
         elif not same_json([*given], wanted):

@@ -147,7 +147,8 @@ def _checked(registry: Registry, config: MeshConfig, before: MeshConfig | None) 
     if config.owners and config.level < OWNERS_LEVEL:
         raise Refused(
             f"owner records need level {OWNERS_LEVEL} and the config has level {config.level}",
-            hint=f"when every host can read it: agentctl config set --level {OWNERS_LEVEL}",
+            hint=f"when every host can read it: agentctl config set --level {OWNERS_LEVEL}; a"
+            " mesh goes back below it without them: agentctl config set --owners optional",
         )
     if config.domain and config.level < NETWORKS_LEVEL:
         raise Refused(

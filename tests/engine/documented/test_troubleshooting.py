@@ -101,6 +101,12 @@ def lan(mesh: Lab) -> Iterator[Lab]:
     if "names" not in one.agentctl("config", "show").stdout:
         one.agentctl("config", "set", "--level", "3")
         one.agentctl("config", "set", "--names", "on")
+        for host in mesh.hosts.values():  # their Dockers restart once, one after the other
+            wait_until(
+                lambda host=host: "169.254.20.53" in host.read_file("/etc/docker/daemon.json"),  # type: ignore[misc]
+                60,
+                f"{host.name}'s Docker to use the name servers",
+            )
         mesh.wait_ready(60)
         for number in (1, 2, 3):
             mesh.hosts[f"host{number}"].start_container(
