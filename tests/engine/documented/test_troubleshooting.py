@@ -127,6 +127,12 @@ def restart_agent(host: Host) -> None:
     host.run(["systemctl", "restart", "--no-block", "hostmesh-agent"])
 
 
+def forget(host: Host) -> None:
+    """Start the agent as on a host that was never a member; its folder of names stays mounted."""
+    host.run(["sh", "-c", "find /var/lib/hostmesh -maxdepth 1 -type f -delete"])
+    restart_agent(host)
+
+
 def leave(host: Host) -> None:
     """Leave the mesh; Docker is as before."""
     host.agentctl("leave", timeout_s=90)
@@ -176,8 +182,7 @@ def test_5_no_config(lan: Lab) -> None:
     good = host.read_file(SETTINGS)
     endpoints = json.dumps(lan.endpoints())
     host.write_file(SETTINGS, f'[etcd]\nendpoints = {endpoints}\nprefix = "/hostmash"\n')
-    restart_agent(host)
-    host.agentctl("join")
+    forget(host)
     follow(lan, 5, lambda: host.write_file(SETTINGS, good))
 
 
@@ -215,8 +220,7 @@ def test_9_a_clone(lan: Lab) -> None:
     leave(host)
     host.stop_agent()
     host.write_file("/etc/machine-id", lan.hosts["host2"].read_file("/etc/machine-id"))
-    restart_agent(host)
-    host.agentctl("join")
+    forget(host)
     follow(lan, 9)
     assert host.read_file("/etc/machine-id") != own
 
