@@ -71,6 +71,15 @@ PROGRAMS = (
         " own name servers. systemd starts it; each host has two.",
         "hostmesh\\-agent (8)",
     ),
+    Program(
+        "hostmesh-deploy",
+        "1",
+        "agent.deploy.parser",
+        "Make a mesh of hosts that ssh reaches, and keep it.",
+        "looks at every host, says what it will do, asks, and runs Ansible. A run that was cut off"
+        " is completed by the same command.",
+        "agentctl (1)",
+    ),
 )
 
 

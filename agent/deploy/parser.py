@@ -14,7 +14,7 @@ from agent.deploy.folder import Host
 from agent.errors import UsageError
 from agent.model import BACKENDS
 
-__all__ = ["as_members", "parse", "parse_cidr", "parse_hosts"]
+__all__ = ["as_members", "parse", "parse_cidr", "parse_hosts", "parser"]
 
 DEFAULT_FOLDER = Path("hostmesh-mesh")
 _SPEC = re.compile(
@@ -49,13 +49,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
         UsageError: It is wrong.
     """
-    parser = build_parser()
-    args = parser.parse_args(argv)
-    args.help_text = parser.format_help()
+    made = parser()
+    args = made.parse_args(argv)
+    args.help_text = made.format_help()
     return args
 
 
-def build_parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     """Build the parser of all verbs."""
     how: dict[str, Any] = {
         "formatter_class": argparse.RawDescriptionHelpFormatter,

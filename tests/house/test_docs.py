@@ -12,7 +12,7 @@ import pytest
 
 from agent.ctl.parser import build_parser
 from agent.ctl.verbtable import GROUPS, VERBS, Verb
-from agent.deploy.parser import build_parser as deploy_parser
+from agent.deploy.parser import parser as deploy_parser
 from agent.model import BACKENDS
 from agent.settings import KEYS
 

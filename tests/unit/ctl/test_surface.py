@@ -139,7 +139,8 @@ def test_the_pages_have_every_verb_option_and_exit_status(tmp_path: Path) -> Non
     assert "--dry-run" in agent
     known = {"TH", "SH", "SS", "TP", "PP", "B", "I", "BR", "nf", "fi"}
     made = {each.name: each.read_text() for each in tmp_path.iterdir()}
-    assert set(made) == {"agentctl.1", "hostmesh-agent.8", "hostmesh-dns.8"}
+    programs = {"hostmesh-agent.8", "hostmesh-dns.8", "hostmesh-deploy.1"}
+    assert set(made) == {"agentctl.1", *programs}
     assert "--resolv\\-conf" in made["hostmesh-dns.8"].replace("\\-\\-", "--")
     for line in "\n".join(made.values()).splitlines():
         assert not line.startswith(".") or line[1:].split(" ")[0] in known
