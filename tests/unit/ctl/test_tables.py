@@ -218,3 +218,9 @@ def test_a_written_time_is_read_again(seconds: int) -> None:
 def test_a_table_without_columns_cannot_be_sorted() -> None:
     with pytest.raises(UsageError, match="no column x"):
         lay_out(Table(rows=[()]), None, sort="x")
+
+
+@pytest.mark.parametrize("text", ["1e3", "0o17", "0x1f", "12:30", ".inf", "1_000", "10.64.0.0/16"])
+def test_what_a_reader_of_yaml_1_2_takes_for_a_number_is_quoted(text: str) -> None:
+    """PyYAML reads YAML 1.1, so its own reader does not see the difference."""
+    assert document_text({"a": text}, "yaml") == f'a: "{text}"'
