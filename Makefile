@@ -49,7 +49,7 @@ test-etcd:
 	@$(RUN) --progress=etcd -m "etcd and not unit and not property and not engine and not full"
 
 test-full: ## The whole matrix, long outages and soak too (root; run before an issue is called resolved)
-	@tests/prepare.sh lab
+	@tests/prepare.sh full
 	$(PY) -m pytest
 
 test-fast: ## Without root: unit and property tests
