@@ -91,9 +91,9 @@ class Browser:
         source = {"type": "key", "id": "keyboard", "actions": actions}
         self._ask("POST", "/actions", {"actions": [source]})
 
-    def until(self, script: str, *args: object) -> Any:  # noqa: ANN401 # any JSON
+    def until(self, script: str, *args: object, every_s: float = 0.05) -> Any:  # noqa: ANN401 # any JSON
         """Wait until a script's result is true, and return it."""
-        return eventually(lambda: self.run(script, *args), _DEADLINE_S)
+        return eventually(lambda: self.run(script, *args), _DEADLINE_S, every_s)
 
     def log(self) -> list[str]:
         """Return the console's new lines, errors of the policy included."""

@@ -16,20 +16,25 @@ pytestmark = pytest.mark.full
 
 HOSTS = 300
 CHANGES = 15
+SHOWS_DOWN = "return model.hosts.filter((h) => h.state === 'down').length === arguments[0]"
 RECORD = """
-window.work = {frames: [], tasks: []};
-new PerformanceObserver((list) => {
-  for (const each of list.getEntries()) work.tasks.push(each.duration);
-}).observe({type: "longtask"});
+window.frames_ms = [];
 let last = performance.now();
 (function frame(now) {
-  work.frames.push(now - last);
+  frames_ms.push(now - last);
   last = now;
   requestAnimationFrame(frame);
 })(last);
 """
-MOST_TASK_MS = 250.0
-"""On a machine that does other things, too; a quiet one takes a fifth (docs/ui.md)."""
+MOST_MS = 150.0
+"""Processor time of the page's main thread for one change of 30 hosts, however loaded the machine
+is; a quiet one takes a third of it."""
+
+
+def main_thread_s(browser: Browser) -> float:
+    """Return the processor time of the page's main thread."""
+    found = browser.cdp("Performance.getMetrics")["metrics"]
+    return float(next(each["value"] for each in found if each["name"] == "TaskDuration"))
 
 
 @pytest.mark.parametrize("view", ["overview", "hosts", "latency"])
@@ -40,24 +45,23 @@ def test_a_large_mesh_that_changes_does_not_stutter(browser: Browser, view: str)
         browser.open(f"http://127.0.0.1:{server.port}/ui#/overview")
         browser.until(SHOWN, HOSTS)
         browser.run("location.hash = '/' + arguments[0]", view)
+        browser.cdp("Performance.enable", timeDomain="threadTicks")
         browser.run(RECORD)
+        used_s = main_thread_s(browser)
         for number in range(CHANGES):
             agent.down = set(range(number + 1, HOSTS, 10))
-            browser.until(
-                "return model.hosts.filter((h) => h.state === 'down').length === arguments[0]",
-                len(agent.down),
-            )
-        frames, tasks = browser.run("return [work.frames, work.tasks]")
+            browser.until(SHOWS_DOWN, len(agent.down), every_s=0.25)
+        used_ms = (main_thread_s(browser) - used_s) * 1000 / CHANGES
+        frames = sorted(browser.run("return frames_ms"))
     finally:
         server.stop()
-    frames.sort()
+    median, slow = frames[len(frames) // 2], frames[len(frames) * 99 // 100]
     print(
-        f"{view}: {len(frames)} frames, median {frames[len(frames) // 2]:.1f} ms, 99 of 100 under"
-        f" {frames[len(frames) * 99 // 100]:.1f} ms, longest {frames[-1]:.1f} ms;"
-        f" {len(tasks)} long tasks, longest {max(tasks, default=0):.0f} ms"
+        f"{view}: {used_ms:.0f} ms of processor time for a change; frames of {median:.1f} ms,"
+        f" 99 of 100 under {slow:.1f} ms"
     )
-    assert max(tasks, default=0.0) < MOST_TASK_MS
-    assert frames[len(frames) * 95 // 100] < 50.0
+    assert used_ms < MOST_MS
+    assert median < 34.0
 
 
 def test_promise_10_a_page_of_a_large_mesh_costs_the_agent_little() -> None:

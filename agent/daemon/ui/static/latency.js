@@ -27,6 +27,12 @@ function heat(pair) {
 function renderLatency(model, matches) {
   const place = $("latency");
   const hosts = model.hosts.filter((host) => matches(host.find, host.subnet)).sort((a, b) => collator.compare(a.name, b.name));
+  // Hosts come and go more often than checks: a large matrix is made anew only for what it shows.
+  const table = place.lastChild && place.lastChild.lastChild;
+  const version = [data.at.check, data.at.checks, table && table.order, matchMedia("(prefers-color-scheme: dark)").matches,
+    ...hosts.map((host) => host.key + host.name)].join("\n");
+  if (place.shownVersion === version) return;
+  place.shownVersion = version;
   const pairs = pairsOf(model);
   if (!place.firstChild) {
     place.append(h("div.card", {}, h("p.note"), heatLegend(), h("div.matrix")), h("section.card.flush", { "aria-labelledby": "slowest-title" },

@@ -1,6 +1,6 @@
 /* The overview's figures and problems, and the tables. */
 
-const ROWS = 200;
+const ROWS = 100;
 const PROBLEMS = 5;
 const shownAll = new Set();
 const NOUNS = { info: "info", reported: "reported by other hosts" };
