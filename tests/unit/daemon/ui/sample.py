@@ -296,7 +296,7 @@ class SampleAgent:
             path = replace(
                 path,
                 verdict=Verdict.FAILED,
-                text=f"no answer from 10.64.{number * 16}.2 by container web, its host answers",
+                text=f"no answer from {lease.subnet[2050]} by container web, its host answers",
                 hint=f"on {lease.host_name}: agentctl doctor; from here: agentctl ping"
                 f" {lease.host_name}",
             )
