@@ -69,13 +69,13 @@ format: ## Format the code as `make check` wants it
 	.venv/bin/ruff check --fix-only .
 	.venv/bin/ruff format .
 
-deb: ## Debian packages for bookworm, trixie and forky in dist/ (root; SUITE=trixie for one)
+deb: ## Debian packages for bookworm, trixie and forky in dist/ (root; SUITE=trixie for one, ARCH=arm64)
 	@tests/prepare.sh lab
-	@$(PY) -m deploy.deb.build --suite $(or $(SUITE),all)
+	@$(PY) -m deploy.deb.build --suite $(or $(SUITE),all) $(if $(ARCH),--arch $(ARCH))
 
-release: ## Packages, tarball, apt repository, bill of materials and checksums in dist/ (root; SUITE=trixie, KEY=ID signs)
+release: ## Packages, tarball, apt repository, bill of materials and checksums in dist/ (root; SUITE=trixie, ARCH="amd64 arm64", KEY=ID signs)
 	@tests/prepare.sh lab
-	@$(PY) -m deploy.release.build --suite $(or $(SUITE),all) $(if $(KEY),--key $(KEY))
+	@$(PY) -m deploy.release.build --suite $(or $(SUITE),all) $(if $(ARCH),--arch $(ARCH)) $(if $(KEY),--key $(KEY))
 
 lock: ## Resolve the dependencies anew and write both lock files
 	.venv/bin/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header \

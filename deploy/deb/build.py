@@ -24,7 +24,7 @@ from hostmesh_lab import paths, shell
 from hostmesh_lab.errors import LabError
 from hostmesh_lab.filesystems import agent_layer, images
 
-from deploy.deb import contents, control, tree
+from deploy.deb import contents, control, cross, tree
 
 _NUMBER = {"bookworm": "deb12", "trixie": "deb13", "forky": "deb14"}
 """In the version, so that a release upgrade of Debian upgrades the package too."""
@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Build for the suites named; the exit status."""
     parser = argparse.ArgumentParser(prog="make deb", description="Build the Debian packages.")
     parser.add_argument("--suite", choices=[*images.SUITES, "all"], default="all")
+    parser.add_argument("--arch", choices=cross.PLATFORMS, help="default: this machine's")
     parser.add_argument("--out", type=Path, default=paths.clone_root() / "dist", metavar="FOLDER")
     arguments = parser.parse_args(argv)
     if os.geteuid() != 0:
@@ -52,15 +53,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     suites = list(images.SUITES) if arguments.suite == "all" else [arguments.suite]
     try:
         for suite in suites:
-            print(build(suite, arguments.out, say=lambda line: print(f"make deb: {line}")))
+            print(build(suite, arguments.out, arguments.arch, say=_say))
     except LabError as error:
         print(f"make deb: {error.line()}", file=sys.stderr)
         return 1
     return 0
 
 
-def build(suite: str, out: Path, *, say: images.Say) -> Path:
+def _say(line: str) -> None:
+    print(f"make deb: {line}", flush=True)
+
+
+def build(suite: str, out: Path, arch: str | None = None, *, say: images.Say) -> Path:
     """Build one package, unless one of the same inputs is cached.
+
+    Args:
+        suite: For which Debian.
+        out: Gets the package.
+        arch: Debian's name of a processor; None: this machine's.
+        say: Hears of each step.
 
     Returns:
         Its path in ``out``.
@@ -71,13 +82,14 @@ def build(suite: str, out: Path, *, say: images.Say) -> Path:
     clone, image = paths.clone_root(), images.ensure(suite, say)
     bundle = tree.dependencies(image, say)
     epoch = source_date(clone)
-    name = f"hostmesh_{version_of(clone)}_{suite}_{architecture()}.deb"
-    key = _key(clone, bundle.parent.name, epoch)
+    arch = arch or architecture()
+    name = f"hostmesh_{version_of(clone)}_{suite}_{arch}.deb"
+    key = _key(clone, f"{bundle.parent.name} {arch}", epoch)
     folder = paths.cache_root() / "debs" / f"{suite}-{key}"
 
     def make(partial: Path) -> None:
         say(f"building {name}")
-        _make(clone, image, bundle, epoch, partial)
+        _make(clone, image, bundle, epoch, partial, arch)
         next(partial.glob("*.deb")).rename(partial / name)
 
     images.build_once(folder, make, say)
@@ -86,7 +98,9 @@ def build(suite: str, out: Path, *, say: images.Say) -> Path:
     return out / name
 
 
-def _make(clone: Path, image: images.Image, bundle: Path, epoch: int, folder: Path) -> None:
+def _make(
+    clone: Path, image: images.Image, bundle: Path, epoch: int, folder: Path, arch: str
+) -> None:
     root, packages = folder / "root", tree.packages_folder(image)
     shutil.copytree(bundle, root, symlinks=True)
     agent = root / packages / "agent"
@@ -96,10 +110,14 @@ def _make(clone: Path, image: images.Image, bundle: Path, epoch: int, folder: Pa
     contents.place(clone, root)
     contents.place_generated(_generate(image, root, folder), root)
     contents.scripts(clone, root)
+    if arch != architecture():
+        cross.replace_compiled(
+            root / packages, clone / "requirements.lock", arch, tree.python_of(image)
+        )
     details = control.Build(
         version=f"{version_of(clone)}+{_NUMBER[image.suite]}",
         suite=image.suite,
-        architecture=architecture(),
+        architecture=arch,
         python=tree.python_of(image),
         epoch=epoch,
     )

@@ -25,6 +25,7 @@ from hostmesh_lab.filesystems import images
 
 from agent.ctl import manpages
 from deploy.deb import build as deb
+from deploy.deb import cross
 from deploy.release import repository
 
 __all__ = ["IN_ARCHIVE", "SUMS", "archive", "bill_of_materials", "checksums", "main"]
@@ -44,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     version = deb.version_of(clone)
     parser = argparse.ArgumentParser(prog="make release", description="Make a release.")
     parser.add_argument("--suite", choices=[*images.SUITES, "all"], default="all")
+    parser.add_argument(
+        "--arch", nargs="+", choices=cross.PLATFORMS, default=[None], help="default: this machine's"
+    )
     parser.add_argument("--key", default="", metavar="ID", help="sign with this key of gpg's")
     parser.add_argument(
         "--out", type=Path, default=clone / f"dist/hostmesh-{version}", metavar="FOLDER"
@@ -63,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     epoch = deb.source_date(clone)
     try:
         if arguments.index is None:
-            packages = _make(clone, suites, arguments.out, epoch)
+            packages = _make(clone, suites, arguments.arch, arguments.out, epoch)
             _publish(arguments.out, packages, epoch, arguments.key)
         else:
             _publish(arguments.index, {}, epoch, arguments.key)
@@ -78,13 +82,15 @@ def _say(line: str) -> None:
 
 
 def _make(
-    clone: Path, suites: Sequence[str], out: Path, epoch: int
+    clone: Path, suites: Sequence[str], arches: Sequence[str | None], out: Path, epoch: int
 ) -> Mapping[str, Sequence[Path]]:
     """Build everything that the sources decide; return the packages of each suite."""
     if out.exists():
         shutil.rmtree(out)  # of another version of the sources
     out.mkdir(parents=True)
-    packages = {suite: [deb.build(suite, out, say=_say)] for suite in suites}
+    packages = {
+        suite: [deb.build(suite, out, each, say=_say) for each in arches] for suite in suites
+    }
     _say("packing the tarball and the man pages")
     archive(clone, out, epoch)
     manpages.main([str(out / "man")])

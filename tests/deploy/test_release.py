@@ -177,6 +177,25 @@ def test_apt_installs_from_the_static_repository(suite: str, tmp_path: Path, key
 
 
 @pytest.mark.full
+@pytest.mark.timeout(900)
+def test_a_package_for_arm64_has_code_for_arm64_only(tmp_path: Path) -> None:
+    if shutil.which("aarch64-linux-gnu-gcc") is None:
+        pytest.skip("NOT TESTED: apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross")
+    package = deb.build("trixie", tmp_path, "arm64", say=print)
+    unpack = ["dpkg-deb", "-R", str(package), str(tmp_path / "root")]
+    subprocess.run(unpack, check=True)
+    compiled = list((tmp_path / "root").rglob("*.so"))
+    machines = {int.from_bytes(each.read_bytes()[18:20], "little") for each in compiled}
+    assert machines == {183}  # EM_AARCH64
+    names = {each.name.partition(".")[0] for each in compiled}
+    assert {"cygrpc", "_message", "libxtwrapper"} <= names
+    assert not [each for each in compiled if "x86_64" in each.name]
+    assert "Architecture: arm64\n" in (tmp_path / "root/DEBIAN/control").read_text()
+    check = ["md5sum", "--check", "--quiet", "DEBIAN/md5sums"]
+    subprocess.run(check, cwd=tmp_path / "root", check=True)
+
+
+@pytest.mark.full
 def test_the_bill_names_the_libraries_of_the_lock_file(tmp_path: Path) -> None:
     bill = json.loads(release.bill_of_materials(CLONE, tmp_path, EPOCH).read_text())
     assert bill["bomFormat"] == "CycloneDX"
