@@ -216,13 +216,13 @@ def test_8_daemon_json_has_a_bip(lan: Lab) -> None:
 
 def test_9_a_clone(lan: Lab) -> None:
     host = lan.hosts["host4"]
-    own = host.read_file("/etc/machine-id")
+    copied = lan.hosts["host2"].read_file("/etc/machine-id")
     leave(host)
     host.stop_agent()
-    host.write_file("/etc/machine-id", lan.hosts["host2"].read_file("/etc/machine-id"))
+    host.write_file("/etc/machine-id", copied)
     forget(host)
     follow(lan, 9)
-    assert host.read_file("/etc/machine-id") != own
+    assert host.read_file("/etc/machine-id") != copied
 
 
 def test_10_a_host_is_off(lan: Lab) -> None:
