@@ -61,13 +61,11 @@ class Deployment:
         folder: Of the mesh; its lock is held.
         mesh: What is known of it; decides how ssh connects.
         log: Gets everything that Ansible says.
-        lock: The lock's descriptor.
     """
 
-    def __init__(self, folder: DeployFolder, mesh: Mesh, log: Path, lock: int) -> None:
+    def __init__(self, folder: DeployFolder, mesh: Mesh, log: Path) -> None:
         self.folder = folder
         self.log = log
-        self._lock = lock
         self._share = share()
         self.engine = Engine(folder, mesh.ssh_key, accept_host_keys=mesh.accept_host_keys)
 
@@ -105,7 +103,7 @@ class Deployment:
             else:
                 lost.append(_unreachable(mesh.host(event.host), reason(event)))
 
-        self.engine.run("check.yml", handle, log=self.log, lock=self._lock)
+        self.engine.run("check.yml", handle, log=self.log)
         silent = {host.name for host in mesh.hosts} - set(facts) - {each.host for each in lost}
         if silent:
             raise HostmeshError(
@@ -176,7 +174,7 @@ class Deployment:
     ) -> int:
         """Run a playbook on the inventory that is there; Ansible's exit status."""
         return self.engine.run(
-            playbook, handle, log=self.log, lock=self._lock,
+            playbook, handle, log=self.log,
             extra=self._relay(speaker_of(mesh, change)),
         )  # fmt: skip
 

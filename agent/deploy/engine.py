@@ -110,7 +110,6 @@ class Engine:
         *,
         log: Path,
         extra: Mapping[str, str] | None = None,
-        lock: int = -1,
     ) -> int:
         """Run a playbook to its end; its exit status.
 
@@ -119,7 +118,6 @@ class Engine:
             handle: Gets every event.
             log: Gets everything that Ansible says; it is made for this user only.
             extra: More of its environment.
-            lock: A descriptor that stays open as long as Ansible runs.
         """
         argv = [
             self._program,
@@ -132,7 +130,6 @@ class Engine:
             process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 text=True, errors="replace", env=self._environment(extra or {}),
-                pass_fds=(lock,) if lock >= 0 else (),
                 process_group=0,
             )  # fmt: skip
             try:

@@ -125,8 +125,9 @@ def _decoded(text: str) -> str:
 
 
 def _settings(toml: str) -> dict[str, Any] | None:
-    """Return the settings of a file that has any."""
+    """Return the settings of a file that has any: the package's own has sections without keys."""
     try:
-        return tomllib.loads(toml) or None
+        sections = tomllib.loads(toml)
     except tomllib.TOMLDecodeError:
         return None
+    return {name: section for name, section in sections.items() if section} or None

@@ -116,8 +116,8 @@ class DeployFolder:
             )
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[int]:
-        """Hold the folder's lock; the descriptor, for programs that must end before it is free.
+    def locked(self) -> Iterator[None]:
+        """Hold the folder's lock. Workers of Ansible do not: those of a killed run may linger.
 
         Raises:
             Refused: Another run has it for longer than a cut-off run needs to end.
@@ -140,7 +140,7 @@ class DeployFolder:
                     print(f"waiting until another run on {self.path} has ended (up to a minute)")
                     said = True
                 time.sleep(_LOCK_POLL_S)
-            yield descriptor
+            yield
         finally:
             os.close(descriptor)
 

@@ -33,9 +33,9 @@ def run(args: argparse.Namespace) -> int:
             f"there is no mesh in {args.folder}", hint="hostmesh-deploy up, or --folder FOLDER"
         )
     folder.create()
-    with folder.locked() as lock:
+    with folder.locked():
         mesh = _asked(args, folder.load())
-        deployment = Deployment(folder, mesh, folder.new_log(args.verb), lock)
+        deployment = Deployment(folder, mesh, folder.new_log(args.verb))
         return VERBS[args.verb](args, deployment, mesh)
 
 

@@ -109,7 +109,7 @@ class Controller:
                 self.machine.run(["sh", "-c", _KILL.format(pid=pid)], check=False)
                 killed = True
                 break
-        process.stdout.read()
+        print(process.stdout.read().decode(errors="replace"))
         process.wait(60)
         return killed
 

@@ -46,8 +46,9 @@ def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
 def reach_each_other(hosts: list[BootedHost]) -> None:
     addresses = []
     for host in hosts:
-        if not host.docker("ps", "-q", "--filter", "name=probe").stdout:
+        if not host.docker("ps", "-aq", "--filter", "name=probe").stdout:
             host.start_container("probe")
+        host.docker("start", "probe")
         addresses.append(host.container_address("probe"))
     for host in hosts:
         assert host.ready()

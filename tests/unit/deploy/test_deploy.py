@@ -126,6 +126,12 @@ def test_facts_are_read_and_made_harmless() -> None:
     assert read_facts("settings %%%\nnow x\npython \n", 0) == HostFacts()
 
 
+def test_the_packages_own_agent_toml_counts_as_none() -> None:
+    """A run that was cut off after the package finds it."""
+    text = base64.b64encode((share() / "deb/agent.toml").read_bytes()).decode()
+    assert read_facts(f"settings {text}\n", 0).settings is None
+
+
 def test_facts_sh_prints_what_is_read() -> None:
     script = share() / "ansible/scripts/facts.sh"
     done = subprocess.run(["sh", script], capture_output=True, text=True, check=False, timeout=60)
