@@ -11,7 +11,11 @@ version() { dpkg-query -W -f '${db:Status-Status} ${Version}' hostmesh 2>/dev/nu
 
 how=$1
 package=$2
-if [ -n "$(dpkg --audit)" ]; then dpkg --configure -a >&2; fi # an installation was cut off
+# An installation was cut off, or still goes on: apt-get waits for its end, dpkg does not.
+if [ -n "$(dpkg --audit)" ]; then
+    get --fix-broken install || true
+    dpkg --configure -a >&2
+fi
 before=$(version)
 case $package in
 /*) wanted="installed $(dpkg-deb -f "$package" Version)" ;;
