@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 from typing import Final
 
 from agent.deploy.facts import HostFacts
 from agent.deploy.folder import Host, Mesh
+from agent.model.family import meet, read_network, within
 
 __all__ = ["Finding", "judge", "propose_cidr", "reads_python"]
 
@@ -128,10 +128,10 @@ def _ports(host: Host, facts: HostFacts, mesh: Mesh) -> Iterator[Finding]:
 def _overlaps(name: str, facts: HostFacts, cidr: str) -> Iterator[Finding]:
     if not cidr:
         return
-    mesh = IPv4Network(cidr)
+    mesh = read_network(cidr)
     for network in facts.used:
-        member = facts.settings is not None and network.subnet_of(mesh)  # its own subnet
-        if network.prefixlen and network.overlaps(mesh) and not member:
+        member = facts.settings is not None and within(network, mesh)  # its own subnet
+        if network.prefixlen and meet(network, mesh) and not member:
             yield Finding(name, f"its address or route {network} overlaps the mesh's {cidr}",
                           "choose another range: --cidr")  # fmt: skip
 
@@ -175,6 +175,6 @@ def propose_cidr(facts: Iterable[HostFacts]) -> str:
     """Return a range for a new mesh that no host uses; "" when all usual ones are taken."""
     used = [network for each in facts for network in each.used if network.prefixlen]
     for text in _CANDIDATES:
-        if not any(network.overlaps(IPv4Network(text)) for network in used):
+        if not any(meet(network, read_network(text)) for network in used):
             return text
     return ""

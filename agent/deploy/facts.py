@@ -7,9 +7,9 @@ import binascii
 import tomllib
 from collections import defaultdict
 from dataclasses import dataclass, field
-from ipaddress import AddressValueError, IPv4Interface, IPv4Network, NetmaskValueError
 from typing import Any
 
+from agent.model.family import Network, read_interface
 from agent.settings.text import printable, whole_number
 
 __all__ = ["HostFacts", "read_facts"]
@@ -49,7 +49,7 @@ class HostFacts:
     swarm: str = ""
     source: str = ""
     addresses: tuple[str, ...] = ()
-    used: tuple[IPv4Network, ...] = ()
+    used: tuple[Network, ...] = ()
     listens: frozenset[int] = frozenset()
     installed: str = ""
     other_installation: str = ""
@@ -107,12 +107,12 @@ def _number(text: str) -> int:
     return whole_number(text, digits=9) or 0
 
 
-def _networks(texts: list[str]) -> tuple[IPv4Network, ...]:
+def _networks(texts: list[str]) -> tuple[Network, ...]:
     networks = []
     for text in texts:
         try:
-            networks.append(IPv4Interface(text).network)
-        except (AddressValueError, NetmaskValueError, ValueError):
+            networks.append(read_interface(text).network)
+        except ValueError:
             continue
     return tuple(dict.fromkeys(networks))
 

@@ -6,13 +6,13 @@ import argparse
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
 from pathlib import Path
 from typing import Any, NoReturn
 
 from agent.deploy.folder import Host
 from agent.errors import UsageError
 from agent.model import BACKENDS
+from agent.model.family import read_address, read_network
 
 __all__ = ["as_members", "parse", "parse_cidr", "parse_hosts", "parser"]
 
@@ -174,10 +174,10 @@ def as_members(hosts: Sequence[Host], text: str) -> tuple[Host, ...]:
         name, _, address = part.rpartition("@")[2].partition("=")
         if address:
             try:
-                IPv4Address(address)
-            except AddressValueError:
+                read_address(address)
+            except ValueError as error:
                 raise UsageError(
-                    f"{address} is no IPv4 address", hint="--with-etcd NAME=ADDRESS"
+                    f"{address} is no address: {error}", hint="--with-etcd NAME=ADDRESS"
                 ) from None
         wanted[name] = address or "-"
     unknown = [name for name in wanted if name not in {host.name for host in hosts}]
@@ -194,8 +194,8 @@ def parse_cidr(text: str) -> str:
         UsageError: It is none.
     """
     try:
-        return str(IPv4Network(text))
-    except (AddressValueError, NetmaskValueError, ValueError) as error:
+        return str(read_network(text))
+    except ValueError as error:
         raise UsageError(
             f"--cidr {text} is no range: {error}", hint="--cidr 10.64.0.0/10"
         ) from None

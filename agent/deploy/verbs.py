@@ -28,10 +28,12 @@ def run(args: argparse.Namespace) -> int:
     """Do what the command line says; the exit status."""
     require("ssh", "openssl", "tar")
     folder = DeployFolder(args.folder.absolute())
-    if args.verb != "up" and not folder.path.is_dir():
-        raise UsageError(
-            f"there is no mesh in {args.folder}", hint="hostmesh-deploy up, or --folder FOLDER"
-        )
+    if not folder.path.is_dir():
+        if args.verb != "up":
+            raise UsageError(
+                f"there is no mesh in {args.folder}", hint="hostmesh-deploy up, or --folder FOLDER"
+            )
+        _asked(args, None)  # a mistake in the command line leaves no folder behind
     folder.create()
     with folder.locked():
         mesh = _asked(args, folder.load())

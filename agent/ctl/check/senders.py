@@ -21,7 +21,8 @@ from agent.ctl.path.senders import (
 )
 from agent.errors import HostmeshError
 from agent.kernel.diagnose.sweep import EchoSocket
-from agent.model.family import Network
+from agent.model.family import Network, family_of
+from agent.model.names import NAME_SERVERS
 from agent.model.network import NETWORK_LABEL
 
 __all__ = ["Link", "Senders"]
@@ -131,4 +132,4 @@ class _Opener:
 
 
 def _udp_socket() -> socket.socket:
-    return socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    return socket.socket(family_of(NAME_SERVERS[0]).af, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)

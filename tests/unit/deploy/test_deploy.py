@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -261,8 +262,11 @@ def test_a_wrong_command_line_is_explained(
     assert said in capsys.readouterr().err
 
 
-def test_it_runs_from_a_clone_without_any_library() -> None:
+def test_it_runs_from_a_clone_without_any_library(tmp_path: Path) -> None:
     argv = [sys.executable, "-S", "-c", "from agent.deploy.main import main; main(['up'])"]
-    clone = Path(__file__).parents[3]
-    done = subprocess.run(argv, cwd=clone, capture_output=True, text=True, check=False, timeout=60)
+    clone = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run(
+        argv, cwd=tmp_path, env=clone, capture_output=True, text=True, check=False, timeout=60
+    )
     assert "no host is named" in done.stderr, done.stderr
+    assert not list(tmp_path.iterdir())

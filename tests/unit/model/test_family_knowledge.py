@@ -33,6 +33,7 @@ ALLOWED: Final = {
     "kernel/liveness/icmp.py": "ICMPv4 (RFC 792)",
     "kernel/liveness/probe_channel.py": "ARP and ICMPv4",
     "kernel/diagnose/ping.py": "ICMPv4",
+    "kernel/diagnose/sweep.py": "ICMPv4",
     "kernel/diagnose/tunnel_probe.py": "ICMPv4",
     "kernel/diagnose/source_filter.py": "ARP and ICMPv4 frames",
     "model/family.py": "here it belongs",
