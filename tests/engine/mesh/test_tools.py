@@ -102,7 +102,7 @@ def test_promise_9_without_a_container_ping_and_map_say_what_is_not_tested(mesh:
     assert "no container of host2 is known" in steps["container"]["text"]
     assert drawn(host) == {"host2": "untested", "host3": "untested"}
     shown = host.agentctl("map").stdout
-    assert "containers' path not tested: no container runs here" in shown
+    assert "not tested from a container: no container runs here" in shown
     assert "up, not tested: no container known" in shown
 
 

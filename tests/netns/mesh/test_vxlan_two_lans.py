@@ -213,8 +213,8 @@ def test_promise_3_an_off_link_host_without_an_agent_is_asked_through_the_tunnel
 def test_the_map_shows_who_is_behind_the_tunnel(stage: TwoLans) -> None:
     one, two, far = stage.nodes
     drawn = one.ctl("map").stdout
-    assert f"via {far.address} in hm-vxlan" in drawn
-    assert f"via {two.address}  " in drawn
+    direct, tunnel = drawn.index("eth0 "), drawn.index("hm-vxlan, tunnel (vxlan)")
+    assert direct < drawn.index(two.address) < tunnel < drawn.index(far.address)
     leases = {each["host_name"]: each for each in one.document("leases")["leases"]}
     keys = ("device", "direct", "mtu")
     assert {name: tuple(each[key] for key in keys) for name, each in leases.items()} == {
@@ -222,7 +222,7 @@ def test_the_map_shows_who_is_behind_the_tunnel(stage: TwoLans) -> None:
         two.name: ("eth0", True, 1500),
         far.name: ("hm-vxlan", False, 1450),
     }
-    assert "device  hm-vxlan, MTU 1450; containers 1450" in one.ctl("status").stdout
+    assert "device  hm-vxlan, MTU 1450; containers 1450" in one.ctl("status", "-o", "wide").stdout
 
 
 def test_promise_2_a_new_node_address_rebuilds_nothing(stage: TwoLans) -> None:
