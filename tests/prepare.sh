@@ -78,6 +78,9 @@ if [ "$want" = lab ] || [ "$want" = full ]; then
     need ping iputils-ping
     need dpkg-deb dpkg
     need apt-ftparchive apt-utils
+    need gpg gpg
+    need gpg-agent gpg-agent
+    need gpgconf gpgconf
     need shellcheck shellcheck
     need systemd-nspawn systemd-container
     need zsh zsh  # the completions are tried in the shells themselves
