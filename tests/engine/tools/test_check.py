@@ -49,8 +49,19 @@ def with_names(mesh: Lab) -> list[Host]:
         120,
         "every daemon.json to have the name servers",
     )
+    # Each Docker restarts once for them, one after the other.
+    wait_until(
+        lambda: not any("docker-restart-pending" in each.conditions() for each in hosts),
+        120,
+        "every Docker to use them",
+    )
     mesh.wait_ready(60)
     hosts[0].agentctl("network", "create", "web")
+    wait_until(
+        lambda: all("web" in each.docker("network", "ls").stdout.split() for each in hosts),
+        60,
+        "every host to have network web",
+    )
     return hosts
 
 
