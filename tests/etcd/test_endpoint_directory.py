@@ -26,6 +26,7 @@ from agent.registry.records import (
     encode_endpoint,
     endpoint_key,
 )
+from agent.registry.records.checks import CHECKS
 from agent.registry.registry import Registry
 from tests.etcd.support.etcdlab import Etcd, Heard, config, host, registry, request
 from tests.etcd.test_directory import wakes_of
@@ -193,7 +194,8 @@ def test_promise_12_an_agent_of_a_lower_level_passes_over_slices_and_endpoints(
     mesh: Registry,
 ) -> None:
     """It watches all keys as one range, and sees no other mesh for what it does not know."""
-    mesh.keys = Keys(mesh.keys.prefix, tuple(kind for kind in KINDS if kind.level < NETWORKS_LEVEL))
+    kinds = (kind for kind in KINDS if kind.level < NETWORKS_LEVEL and kind is not CHECKS)
+    mesh.keys = Keys(mesh.keys.prefix, tuple(kinds))
     assert mesh.keys.followed == (mesh.keys.everything,)
     views, problems = Heard(), Heard()
     directory = Directory(mesh, views, problems)
