@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from tests.netns.mesh.stage import Node, Stage
-from tests.unit.monitoring.promtool import FIRING, STEP, evaluate, series
+from tests.unit.monitoring.promtool import Scrape, expect
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.netns
 
-END = "60m"
 NO_DOCKER = ("HostmeshNotReady", "")
 """No host of the stage has Docker. An alert that says more takes this one's place."""
-
-Scrape = Mapping[str, str]
 
 
 @pytest.fixture
@@ -37,32 +33,6 @@ def scrape(node: Node) -> Scrape:
 
 def scraped(stage: Stage) -> Scrape:
     return {name: text for node in stage.nodes for name, text in scrape(node).items()}
-
-
-def expect(folder: Path, now: Scrape, before: Scrape, *alerts: tuple[str, str]) -> None:
-    """Keep what was scraped for an hour; exactly these alerts fire, with these conditions."""
-    inputs = []
-    for instance, text in now.items():
-        labels = {"job": "mesh", "instance": instance}
-        inputs.append(series("up", labels, f"1x1 {1 if text else 0}x15"))
-        for family in text_string_to_metric_families(text or before[instance]):
-            inputs += [
-                series(each.name, {**labels, **each.labels}, f"{each.value}x{15 if text else 1}")
-                for each in family.samples
-            ]
-    expected = [
-        {
-            "labels": f'{{alertname="{alert}"' + (f', condition="{name}"}}' if name else "}"),
-            "value": 1,
-        }
-        for alert, name in alerts
-    ]
-    check = {
-        "expr": f"count by (alertname, condition) ({FIRING})",
-        "eval_time": END,
-        "exp_samples": expected,
-    }
-    evaluate(folder, [{"interval": STEP, "input_series": inputs, "promql_expr_test": [check]}])
 
 
 def conditions(node: Node) -> set[str]:

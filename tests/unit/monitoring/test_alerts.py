@@ -170,6 +170,12 @@ CAUSES: Mapping[str, Cause] = {
         {**error("docker-not-answering"), **error("docker-rules-missing"), **NOT_READY}
     ),
     "name servers are down": alone(error("dns-server-down")),
+    "one name server is down": Cause(
+        {**warning("dns-server-down"), **gauge("hostmesh_check_own_failed", "1")},
+        {},
+        "HostmeshWarning",
+        {"condition": "dns-server-down"},
+    ),
     "a tunnel's device is taken": alone({**error("link-refused"), **NOT_READY}),
     "firewalld drops the mesh": Cause(
         {**warning("firewalld-blocks-mesh"), **CHECK_FAILS},
