@@ -17,11 +17,15 @@ import pytest
 from hostmesh_lab import shell
 from hostmesh_lab.machines import booted
 from hostmesh_lab.machines.booted import BootedHost
+from hostmesh_lab.wait import wait_until
 
 from deploy.deb.build import build
+from tests.browser.chromium import chromium
 from tests.engine.conftest import running_lab
 from tests.engine.deploy import controller
+from tests.engine.deploy.breakages import check, failed, page, scraped
 from tests.engine.deploy.controller import FOLDER, UP, Controller
+from tests.unit.monitoring.promtool import expect
 
 pytestmark = [pytest.mark.engine, pytest.mark.full, pytest.mark.timeout(1800)]
 
@@ -153,6 +157,59 @@ def test_a_host_is_added_upgraded_and_removed(operator: Controller) -> None:
     assert "web4 is no host of this mesh any more" in operator.deploy("remove", "web4", "--yes")
     assert len(operator.host("web1").leases()) == 3
     assert len(json.loads(operator.deploy("status", "-o", "json"))["hosts"]) == 3
+
+
+def test_three_breakages_are_named_by_check_page_and_alert(
+    operator: Controller, tmp_path: Path
+) -> None:
+    hosts = operator.hosts()
+    one, two, three = hosts
+    reach_each_other(hosts)
+    with chromium() as browser:
+        wait_until(lambda: check(one)[0] == 0, 60, "a check without a fault")
+        healthy = scraped(hosts)
+        expect(tmp_path, healthy, healthy)
+        assert "No problems" in page(browser, one, tmp_path)[0]
+
+        # A rule that drops what containers of other hosts send.
+        drop = ["DOCKER-USER", "-p", "icmp", "-j", "DROP"]
+        three.run(["iptables", "-I", *drop])
+        status, document = check(one)
+        assert status == 1
+        assert failed(document)["web3 path"].startswith("agentctl trace 10.")
+        text, commands = page(browser, one, tmp_path)
+        assert "check-path" in text
+        assert [each for each in commands if each.startswith("agentctl trace 10.")]
+        expect(tmp_path, scraped(hosts), healthy, ("HostmeshPathsFail", ""))
+        three.run(["iptables", "-D", *drop])
+        wait_until(lambda: check(one)[0] == 0, 60, "the rule to be gone")
+
+        # A name server that hangs.
+        name_server = ["kill", "--kill-whom=main", "hostmesh-dns@169.254.20.53.service"]
+        one.systemctl(*name_server, "--signal=STOP")
+        wait_until(lambda: "dns-server-down" in one.conditions(), 60, "the server to be missed")
+        status, document = check(one)
+        assert (status, list(failed(document))) == (1, ["own names"])
+        assert "systemctl restart hostmesh-dns@169.254.20.53" in failed(document)["own names"]
+        text, commands = page(browser, one, tmp_path)
+        assert "dns-server-down" in text
+        assert [each for each in commands if "hostmesh-dns" in each]
+        expect(tmp_path, scraped(hosts), healthy, ("HostmeshWarning", "dns-server-down"))
+        one.systemctl(*name_server, "--signal=CONT")
+        wait_until(lambda: check(one)[0] == 0, 60, "the name server to answer")
+
+        # A host whose cable is pulled: check, page and alert speak of it.
+        two.run(["ip", "link", "set", "eth0", "down"])
+        wait_until(lambda: "peer-dead" in one.conditions(), 90, "the silent host to be missed")
+        status, document = check(one)
+        states = {each["host_name"]: each["state"] for each in document["peers"]}
+        assert (status, states) == (1, {"web2": "down", "web3": "ok"})
+        text, commands = page(browser, one, tmp_path)
+        assert "peer-dead" in text
+        assert "agentctl remove web2" in commands
+        expect(tmp_path, scraped(hosts, but=two), healthy, ("HostmeshAgentDown", ""))
+        two.run(["ip", "link", "set", "eth0", "up"])
+        operator.lab.wait_ready(90, ["host1", "host2", "host3"])
 
 
 def quickstart() -> list[tuple[str, str]]:
