@@ -13,6 +13,7 @@ from agent.ctl.check.senders import Senders
 from agent.ctl.path.ends import LocalHost
 from agent.errors import HostmeshError
 from agent.kernel.diagnose.sweep import Ask, EchoSocket, Heard, sweep
+from agent.kernel.liveness.icmp import LEAST_MTU
 from agent.kernel.lookup import decide
 from agent.model.family import Address, Network
 
@@ -20,8 +21,6 @@ __all__ = ["MtuTest"]
 
 _WAIT_S: Final = 0.5
 _SEARCH_S: Final = 0.25
-_LEAST: Final = 576
-"""RFC 791: every host takes that."""
 _SPLIT: Final = 24
 """Sizes that are tried at once; three sweeps find one of 13,000 sizes."""
 _SWEEPS: Final = 3
@@ -123,6 +122,6 @@ class MtuTest:
 
 def _between(low: int, high: int) -> list[int]:
     """Return sizes between one that passes (0: none yet) and one that does not."""
-    start = low + 1 if low else _LEAST
+    start = low + 1 if low else LEAST_MTU
     step = max(1, (high - start) // _SPLIT)
     return list(range(start, high, step))

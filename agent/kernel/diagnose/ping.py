@@ -13,15 +13,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from agent.errors import KernelError, NotRoot
-from agent.kernel.liveness.icmp import echo_reply, echo_request
+from agent.kernel.liveness.icmp import (
+    HEADERS_BYTES,
+    LEAST_MTU,
+    PROBE_MTU,
+    echo_reply,
+    echo_request,
+)
 from agent.model.family import Address
 
 __all__ = ["Echo", "Pinger"]
 
-_HEADERS_BYTES: Final = 28  # IPv4 without options, and ICMP
-_IP_MTU_DISCOVER, _PROBE = 10, 3  # IP_PMTUDISC_PROBE: don't fragment, ignore what is cached
 _LEAST_WAIT_S: Final = 0.3
-_LEAST_BYTES: Final = 576  # RFC 791: every host takes that
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ class Pinger:
         found: list[float] = []
         for _ in range(count):
             try:
-                took_s = self._ask(_HEADERS_BYTES + 56)
+                took_s = self._ask(HEADERS_BYTES + 56)
             except OSError as error:
                 return Echo(count, tuple(found), error.strerror or str(error))
             if took_s is not None:
@@ -106,13 +109,13 @@ class Pinger:
         """
         if self._slowest_s:
             self._timeout_s = min(self._timeout_s, max(_LEAST_WAIT_S, 20 * self._slowest_s))
-        self._socket.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PROBE)
+        self._socket.setsockopt(socket.IPPROTO_IP, *PROBE_MTU)
         if self._passes(mtu):
             return mtu
         low, high = 0, mtu
-        if not self._passes(_LEAST_BYTES):
+        if not self._passes(LEAST_MTU):
             return None
-        low = _LEAST_BYTES
+        low = LEAST_MTU
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if self._passes(middle) else (low, middle)
@@ -130,7 +133,7 @@ class Pinger:
     def _ask(self, size: int) -> float | None:
         """Send one request of ``size`` bytes; seconds until its answer, None without one."""
         self._number = (self._number + 1) & 0xFFFF
-        request = echo_request(self.identifier, self._number, bytes(size - _HEADERS_BYTES))
+        request = echo_request(self.identifier, self._number, bytes(size - HEADERS_BYTES))
         sent_s = time.monotonic()
         self._socket.sendto(request, (str(self._address), 0))
         while (left_s := sent_s + self._timeout_s - time.monotonic()) > 0:

@@ -20,15 +20,21 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from agent.errors import KernelError, NotRoot
-from agent.kernel.liveness.icmp import EchoError, echo_error, echo_reply, echo_request
+from agent.kernel.liveness.icmp import (
+    HEADERS_BYTES,
+    LEAST_MTU,
+    PROBE_MTU,
+    EchoError,
+    echo_error,
+    echo_reply,
+    echo_request,
+)
 from agent.model.family import Address
 
 __all__ = ["SMALL", "Ask", "EchoSocket", "Heard", "sweep"]
 
 SMALL: Final = 84
 """Bytes of an ordinary ping's packet."""
-_HEADERS: Final = 28  # IPv4 without options, and ICMP
-_IP_MTU_DISCOVER, _PROBE = 10, 3  # IP_PMTUDISC_PROBE: don't fragment, ignore what is cached
 _SOL_RAW, _ICMP_FILTER = 255, 1
 _WANTED_TYPES: Final = (0, 3, 11)  # echo reply, unreachable, time exceeded
 _SO_RCVBUFFORCE: Final = 33
@@ -81,7 +87,7 @@ class EchoSocket:
         self._socket.settimeout(0)
         others = ~sum(1 << each for each in _WANTED_TYPES) & 0xFFFFFFFF
         self._socket.setsockopt(_SOL_RAW, _ICMP_FILTER, struct.pack("=I", others))
-        self._socket.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PROBE)
+        self._socket.setsockopt(socket.IPPROTO_IP, *PROBE_MTU)
         with contextlib.suppress(OSError):  # without CAP_NET_ADMIN the usual buffer has to do
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
         if source is not None:
@@ -117,7 +123,7 @@ class EchoSocket:
         high, number = divmod(self._count, 1 << 16)
         identifier = (self._first + high) & 0xFFFF
         self._count += 1
-        packet = echo_request(identifier, number, bytes(size - _HEADERS))
+        packet = echo_request(identifier, number, bytes(size - HEADERS_BYTES))
         self._socket.sendto(packet, (str(address), 0))
         return identifier, number
 
@@ -171,8 +177,6 @@ class Heard:
 _NOT_ASKED: Final = Heard(problem="not asked: out of time")
 _REASONS: Final = {0: "network unreachable", 1: "host unreachable", 13: "prohibited by a filter"}
 _TOO_LARGE: Final = 4
-_LEAST_MTU: Final = 576
-"""RFC 791: every host takes that. A smaller figure is made up."""
 _UNREACHABLE: Final = 3
 
 
@@ -272,6 +276,6 @@ def _refused(ask: Ask, error: EchoError, reporter: Address) -> Heard:
     if error.kind != _UNREACHABLE:
         return Heard(problem="time to live exceeded", reporter=reporter)
     if error.code == _TOO_LARGE:
-        takes = error.mtu if _LEAST_MTU <= error.mtu < ask.size else 0
+        takes = error.mtu if LEAST_MTU <= error.mtu < ask.size else 0
         return Heard(problem="fragmentation needed", takes=takes, reporter=reporter)
     return Heard(problem=_REASONS.get(error.code, "unreachable"), reporter=reporter)

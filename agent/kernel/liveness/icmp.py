@@ -8,7 +8,23 @@ from typing import Final, NamedTuple
 
 from agent.model.family import Address
 
-__all__ = ["EchoError", "echo_error", "echo_packet", "echo_reply", "echo_request"]
+__all__ = [
+    "HEADERS_BYTES",
+    "LEAST_MTU",
+    "PROBE_MTU",
+    "EchoError",
+    "echo_error",
+    "echo_packet",
+    "echo_reply",
+    "echo_request",
+]
+
+HEADERS_BYTES: Final = 28
+"""IPv4 without options, and ICMP."""
+LEAST_MTU: Final = 576
+"""RFC 791: every host takes that. A smaller figure is made up."""
+PROBE_MTU: Final = (10, 3)
+"""IP_MTU_DISCOVER and IP_PMTUDISC_PROBE (ip(7)): nothing is divided, no cached MTU counts."""
 
 _ECHO: Final = struct.Struct("!BBHHH")  # type, code, checksum, identifier, sequence number
 _REQUEST: Final = 8
