@@ -14,9 +14,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
-__all__ = ["Finished", "ProgramRunner", "Runner", "Stopped"]
+__all__ = ["KIT_FOLDERS", "Finished", "ProgramRunner", "Runner", "Stopped", "kit_folder"]
+
+KIT_FOLDERS: Final = (Path(__file__).parents[1] / "deploy", Path("/usr/share/hostmesh"))
+"""Where the kits are that operators run (ansible, etcd): in a clone, and in the package."""
 
 _SBIN: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _POLL_S: Final = 0.1
@@ -24,6 +28,11 @@ _KILL_WAIT_S: Final = 2.0
 _MOST_BYTES: Final = 64 << 20
 _LAST_LINES: Final = 8
 _LAST_CHARACTERS: Final = 800
+
+
+def kit_folder(file: str) -> Path | None:
+    """Return the first folder of the kits that has a file; None where none has it."""
+    return next((each for each in KIT_FOLDERS if (each / file).is_file()), None)
 
 
 class Stopped(Exception):

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from agent.deploy.folder import DeployFolder
 from agent.errors import DependencyMissing
+from agent.programs import KIT_FOLDERS, kit_folder
 
 __all__ = ["Engine", "Event", "require", "share"]
 
@@ -53,12 +54,11 @@ def share() -> Path:
     Raises:
         DependencyMissing: Neither is there.
     """
-    places = (Path(__file__).parents[2] / "deploy", Path("/usr/share/hostmesh"))
-    for place in places:
-        if (place / "ansible/up.yml").is_file():
-            return place
+    if folder := kit_folder("ansible/up.yml"):
+        return folder
+    places = " or ".join(map(str, KIT_FOLDERS))
     raise DependencyMissing(
-        f"the playbooks of hostmesh-deploy are not in {places[0]} or {places[1]}",
+        f"the playbooks of hostmesh-deploy are not in {places}",
         hint="install the package hostmesh, or run from a clone: python3 -m agent.deploy",
     )
 

@@ -15,13 +15,13 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import agent
 from agent.ctl import direct
 from agent.ctl.context import Context
 from agent.ctl.output import Column, Table, duration
 from agent.disk import replace_file
 from agent.errors import HostmeshError, Refused, StateError, UsageError
 from agent.model import HostId
+from agent.programs import KIT_FOLDERS, kit_folder
 from agent.settings import load_settings
 from agent.settings.join_token import CREDENTIALS, JoinToken, parse_token, time_text, token_text
 from agent.settings.text import shown
@@ -31,7 +31,7 @@ __all__ = ["create", "ls", "revoke"]
 _FOLDER = "hostmesh-pki"
 _EXPIRES_S = 86_400.0
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}")
-_KITS = (Path(agent.__file__).parents[1] / "deploy/etcd", Path("/usr/share/hostmesh/etcd"))
+_HOSTS_SH = "etcd/hosts.sh"
 _RECORD = "token"
 """Beside a host's credentials: the times of the newest token that has them."""
 _COLUMNS = (
@@ -215,8 +215,7 @@ def _host(name: str | None) -> str:
 
 
 def _kit() -> Path:
-    found = (folder / "hosts.sh" for folder in _KITS)
-    return next((each for each in found if each.exists()), _KITS[-1] / "hosts.sh")
+    return (kit_folder(_HOSTS_SH) or KIT_FOLDERS[-1]) / _HOSTS_SH
 
 
 def _hosts_sh(context: Context, folder: Path, *words: str) -> None:
