@@ -62,13 +62,24 @@ def inventory(
         packages: A file for each host that gets one.
         change: What is to happen.
     """
-    pki = folder.pki
     hosts = {host.name: _host(host) for host in mesh.hosts}
     for name, values in hosts.items():
         values["hostmesh_package"] = str(packages[name].path) if name in packages else ""
-        values["hostmesh_account"] = str(pki / "hosts" / name) if mesh.own_etcd else ""
+        values["hostmesh_account"] = str(folder.pki / "hosts" / name) if mesh.own_etcd else ""
         values["hostmesh_busy"] = _busy(facts.get(name))
-    variables: dict[str, Any] = {
+    variables = _variables(mesh, folder.pki, share, change)
+    everything: dict[str, Any] = {"vars": variables, "hosts": hosts}
+    groups = {"targets": sorted(change.targets), "speaker": [speaker_of(mesh, change).name]}
+    if mesh.own_etcd:
+        groups["etcd_members"] = [host.name for host in mesh.members]
+    everything["children"] = {
+        name: {"hosts": {host: {} for host in members}} for name, members in groups.items()
+    }
+    return json.dumps({"all": everything}, indent=1) + "\n"
+
+
+def _variables(mesh: Mesh, pki: Path, share: Path, change: Change) -> dict[str, Any]:
+    return {
         "hostmesh_pki": str(pki),
         "hostmesh_hosts_sh": str(share / "etcd/hosts.sh"),
         "hostmesh_members": [f"{host.name}={host.member_address}" for host in mesh.members],
@@ -86,14 +97,6 @@ def inventory(
         "hostmesh_renew": change.renew,
         "hostmesh_leaving": change.leaving,
     }
-    everything: dict[str, Any] = {"vars": variables, "hosts": hosts}
-    groups = {"targets": sorted(change.targets), "speaker": [speaker_of(mesh, change).name]}
-    if mesh.own_etcd:
-        groups["etcd_members"] = [host.name for host in mesh.members]
-    everything["children"] = {
-        name: {"hosts": {host: {} for host in members}} for name, members in groups.items()
-    }
-    return json.dumps({"all": everything}, indent=1) + "\n"
 
 
 def speaker_of(mesh: Mesh, change: Change) -> Host:

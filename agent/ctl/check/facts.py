@@ -13,7 +13,7 @@ from agent.model.family import Address, Network, read_address, read_network
 __all__ = ["Facts", "PeerFacts", "Target", "read_facts"]
 
 _CANDIDATES: Final = 2
-"""Containers of one peer and network that are asked: one may drop pings by its own rules."""
+"""Most containers of one peer and network to ask: one may drop pings by its own rules."""
 Document = Mapping[str, Any]
 
 

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from agent.daemon.api.connection import Document, Paths, Stream, Text, error_document
 from agent.daemon.api.server import TcpServer
-from agent.daemon.ui.page import HEADERS, load_page
+from agent.daemon.ui.page import HEADERS
+from agent.daemon.ui.paths import page_answer
 from agent.errors import AgentUnavailable
 
 __all__ = ["PageProxy"]
@@ -51,7 +52,7 @@ class PageProxy:
         self._is_used = False
         read = {
             self._ticket: self._open,
-            f"{self._secret}/ui": _page,
+            f"{self._secret}/ui": page_answer,
             f"{self._secret}/ui/stream": self._stream,
         }
         self._server = TcpServer(
@@ -88,11 +89,6 @@ class PageProxy:
         except OSError as error:
             away = AgentUnavailable(f"hostmesh-agent does not answer: {error}")
             return HTTPStatus.SERVICE_UNAVAILABLE, error_document(away)
-
-
-def _page() -> Text:
-    page = load_page()
-    return Text(page.html, "text/html; charset=utf-8", page.headers)
 
 
 class _Relay:

@@ -11,7 +11,7 @@ from agent.daemon.ui.page import load_page
 from agent.model import Condition, Severity
 from agent.settings import UiSettings
 
-__all__ = ["open_to_network", "page_paths"]
+__all__ = ["open_to_network", "page_answer", "page_paths"]
 
 Document = Mapping[str, Any]
 _EVENTS: Final = 200
@@ -31,7 +31,7 @@ def page_paths(documents: Paths, events: Callable[[Mapping[str, str]], Document]
         return {**found, "events": found["events"][-_EVENTS:]}
 
     feed = Feed({**documents.read, "/v1/events": newest})
-    return Paths(read={"/ui": _page, "/ui/stream": feed.stream})
+    return Paths(read={"/ui": page_answer, "/ui/stream": feed.stream})
 
 
 def open_to_network(ui: UiSettings) -> Condition:
@@ -46,6 +46,7 @@ def open_to_network(ui: UiSettings) -> Condition:
     )
 
 
-def _page() -> Text:
+def page_answer() -> Text:
+    """Return the page as an answer."""
     page = load_page()
     return Text(page.html, "text/html; charset=utf-8", page.headers)

@@ -20,7 +20,8 @@ __all__ = ["all_table", "run", "table"]
 _TESTS = ("host", "path", "mtu", "names", "networks")
 _SHOWN = {"ok": "ok", "failed": "FAILED", "untested": "-"}
 _STATES = {"ok": "ok", "failed": "FAILED", "down": "DOWN", "untested": "not tested"}
-_STYLES = {"ok": "good", "failed": "bad", "down": "bad", "untested": "warn"}
+_STYLES = {"failed": "bad", "down": "bad", "untested": "warn", "ok": "good"}
+_WORST_FIRST = tuple(_STYLES)
 _MOST_GOOD = 40
 _MOST_PROBLEMS = 20
 _MOST_REASONS = 6
@@ -101,9 +102,7 @@ def table(
     document: Mapping[str, Any], width: int | None, palette: Palette, *, wide: bool = False
 ) -> Table:
     """Return a check: the outcome, the peers from the worst on, and what to type."""
-    order = list(_STYLES)[::-1]
-    order.sort(key=("failed", "down", "untested", "ok").index)
-    peers = sorted(document["peers"], key=lambda peer: order.index(peer["state"]))
+    peers = sorted(document["peers"], key=lambda peer: _WORST_FIRST.index(peer["state"]))
     good = [each for each in peers if each["state"] == "ok"]
     left_out = 0 if wide else max(0, len(good) - _MOST_GOOD)
     shown = peers[: len(peers) - left_out]
