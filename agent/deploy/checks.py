@@ -12,7 +12,6 @@ from agent.model.family import meet, read_network, within
 
 __all__ = ["Finding", "judge", "propose_cidr", "reads_python"]
 
-_OLDEST_RELEASE: Final = 12
 _RELEASES: Final = ("bookworm", "trixie", "forky")
 _OLDEST_DOCKER: Final = (20, 10)
 _FREE_MB: Final = 500

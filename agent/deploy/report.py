@@ -24,11 +24,10 @@ def checks(look: Look) -> None:
         facts = look.facts.get(host.name)
         if facts is None:
             continue
-        docker = facts.docker if facts.docker in ("missing", "stopped") else f"{facts.docker}"
         own = f", hostmesh {facts.installed}" if facts.installed else ""
         print(
-            f"  {host.name:<{width}}  Debian {facts.release} {facts.architecture}, Docker {docker},"
-            f" {facts.free_mb // 1024} GB free{own}"
+            f"  {host.name:<{width}}  Debian {facts.release} {facts.architecture},"
+            f" Docker {facts.docker}, {facts.free_mb // 1024} GB free{own}"
         )
     for finding in look.findings:
         kind = "problem" if finding.stops else "note"

@@ -24,7 +24,6 @@ from agent.settings.text import shown
 
 __all__ = ["run"]
 
-_SHOWN = 10
 _FORMS: dict[str, tuple[Callable[[str], object], str]] = {
     "CIDR": (read_network, "a range such as 10.64.0.0/10"),
     "ADDRESS": (read_address, "an address such as 10.64.0.0"),
