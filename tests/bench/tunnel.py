@@ -20,8 +20,8 @@ import structlog
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from agent.reconcile.reconciler import Report
+from tests.bench.control_path.routes import resident_mb
 from tests.bench.harness import Bench, timed
-from tests.bench.routes import resident_mb
 from tests.bench.statistic import Goal
 from tests.netns.tables.tunnel import NAME, Tunnel, peer
 

@@ -10,7 +10,7 @@ from types import FrameType
 
 import pytest
 
-from tests.bench import large_mesh
+from tests.bench.control_path import large_mesh
 from tests.netns.netlab import Host
 
 pytestmark = pytest.mark.netns

@@ -1,6 +1,6 @@
 """Resident memory of what grows with the mesh, with 10, 1,000 and 10,000 peers.
 
-    .venv/bin/python tests/bench/agent_memory.py [--rounds N] [PEERS ...]
+    .venv/bin/python -m tests.bench.cost.agent_memory [--rounds N] [PEERS ...]
 
 Each round of a count is measured in a process of its own, in an empty network namespace (root).
 It measures what the daemon holds: everything that ``agent.daemon.app`` imports, the records as
@@ -18,18 +18,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
-from tests.bench.harness import Bench
-from tests.bench.large_mesh import Agent, new_address, prepare
+from tests.bench.control_path.large_mesh import Agent, new_address, prepare
+from tests.bench.harness import ROOT, Bench
 from tests.bench.statistic import Goal
 
 GOALS_MB = {10: 50, 1_000: 55, 10_000: 95}
 _AS_INSTALLED = """
 import runpy, sys
 sys.modules["rich"] = None
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
+runpy.run_module("tests.bench.cost.agent_memory", run_name="__main__", alter_sys=True)
 """
 """structlog takes rich where it finds it; requirements.lock does not have it, development does."""
 
@@ -88,9 +85,9 @@ def main() -> None:
 
 def in_a_child(peers: int) -> list[float]:
     """Resident MB: loaded, working, after a full pass and the copy, at most."""
-    start = [sys.executable, "-c", _AS_INSTALLED, __file__, "--child", str(peers)]
+    start = [sys.executable, "-c", _AS_INSTALLED, "--child", str(peers)]
     command = ["unshare", "--net", *start]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     return [float(each) for each in done.stdout.splitlines()[-1].split()]
 
 

@@ -1,6 +1,6 @@
 """Figures of leases, each beside something measured in the same run.
 
-    .venv/bin/python tests/bench/leases.py [--quick] [snapshot] [event] [claims] [down]
+    .venv/bin/python -m tests.bench.control_path.leases [--quick] [snapshot] [event] [claims] [down]
 
 Real etcd in a network and PID namespace that the program makes for itself (root). Ours and the
 other's are measured in turn, or on the very same event. The form of the result is
@@ -18,18 +18,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
-from pathlib import Path
-
-from agent.model.family import Address
-from agent.registry.records import LEASES, encode_lease
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from agent.etcd import kv
 from agent.model import Lease, View
+from agent.model.family import Address
 from agent.registry.directory import Directory
+from agent.registry.records import LEASES, encode_lease
 from agent.registry.registry import Registry
-from tests.bench.harness import Bench, interleave
+from tests.bench.harness import ROOT, Bench, interleave
 from tests.bench.statistic import Goal
 from tests.etcd.support import etcdlab
 from tests.etcd.support.etcdlab import Etcd, Heard, registry
@@ -38,6 +34,7 @@ from tests.etcd.support.storm import check, storm
 from tests.waiting import eventually
 
 _INSIDE = "HOSTMESH_BENCH_INSIDE"
+_MODULE = "tests.bench.control_path.leases"
 _LEASES = 10_000
 _STORMS = 6
 _SHARES = 6
@@ -218,11 +215,14 @@ def main() -> None:
         parser.error(f"there is no figure {min(unknown)}")
     if _INSIDE not in os.environ:
         etcdlab.binaries()  # out here, where there is a network
-        inner = ["sh", "-c", 'ip link set lo up && exec "$@"', "sh", sys.executable, *sys.argv]
+        inner = ["sh", "-c", 'ip link set lo up && exec "$@"', "sh", sys.executable]
         unshare = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
         sys.exit(
             subprocess.run(
-                [*unshare, *inner], env={**os.environ, _INSIDE: "1"}, check=False
+                [*unshare, *inner, "-m", _MODULE, *sys.argv[1:]],
+                env={**os.environ, _INSIDE: "1"},
+                check=False,
+                cwd=ROOT,
             ).returncode
         )
     bench = Bench("leases")

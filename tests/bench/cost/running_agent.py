@@ -1,7 +1,7 @@
 """Measure a running agent: memory, threads and CPU while nothing happens.
 
     flock -w 1200 /var/cache/hostmesh-lab/lab.lock \\
-        .venv/bin/python -m tests.bench.running_agent [--window S] [--rounds N]
+        .venv/bin/python -m tests.bench.cost.running_agent [--window S] [--rounds N]
 
 Three lab hosts with Docker, so that each agent has two peers; then eight leases more. Each round is
 a window in which nothing is done. Beside the agent runs a bare gRPC client with one watch, which

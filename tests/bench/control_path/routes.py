@@ -1,6 +1,6 @@
 """Figures of the route reconciler, each as a ratio to something measured in the same run.
 
-    unshare -n .venv/bin/python tests/bench/routes.py
+    unshare -n .venv/bin/python -m tests.bench.control_path.routes
 
 Runs in an empty network namespace only. The form of the result is tests/bench/harness.py's.
 """
@@ -20,8 +20,6 @@ from pathlib import Path
 
 import structlog
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
 from agent.kernel.facts import read_host_facts
 from agent.kernel.netlink_monitor import KernelEvent, Monitor
 from agent.kernel.tables.routes import RouteTable
@@ -32,7 +30,7 @@ from agent.mesh.world import World
 from agent.model import Lease, MeshConfig, Route
 from agent.reconcile.interfaces import Operation, OperationKind, Reason, Result
 from agent.reconcile.reconciler import Permission, Reconciler, reconcile
-from tests.bench import large_mesh
+from tests.bench.control_path import large_mesh
 from tests.bench.harness import Bench, timed
 from tests.bench.statistic import Goal
 

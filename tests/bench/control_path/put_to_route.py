@@ -1,6 +1,6 @@
 """From a put into etcd to the route in the kernel, beside `etcdctl watch`.
 
-    .venv/bin/python tests/bench/control_path.py [--leases N] [--burst N] [--rounds N]
+    .venv/bin/python -m tests.bench.control_path.put_to_route [--leases N] [--burst N] [--rounds N]
 
 A real etcd and two real agents on a LAN of namespaces (root). Both times of a round belong to the
 same put. A burst is put over one connection, one put after the other; its time is that from the
@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.bench.harness import Bench
 from tests.bench.statistic import Goal
