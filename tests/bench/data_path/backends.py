@@ -1,6 +1,6 @@
 """Throughput, latency and processor time of each backend, beside the bare hosts, from one run.
 
-    .venv/bin/python -m tests.bench.backends [--rounds N] [--backends host-gw,vxlan]
+    .venv/bin/python -m tests.bench.data_path.backends [--rounds N] [--backends host-gw,vxlan]
 
 Each backend has a lab of two hosts on one LAN, and all labs are there at once. Each round measures
 the hosts themselves and then, by each backend in turn, a container on one host with a container on
