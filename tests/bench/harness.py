@@ -120,8 +120,7 @@ class Figure:
             ours, other = summarize(self.ours).median, summarize(self.others).median
             said += f" of {self.other_name} ({ours:.4g} and {other:.4g} {self.unit})"
         if self.goal is not None:
-            bound = "at most" if self.goal.at_most else "at least"
-            said += f", goal {bound} {self.goal.value:g}: {self.judgement.verdict}"
+            said += f", goal {self.goal}: {self.judgement.verdict}"
         return f"{self.name}: {said}"
 
 

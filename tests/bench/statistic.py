@@ -42,10 +42,30 @@ class Summary:
 
 @dataclass(frozen=True)
 class Goal:
-    """The goal of a figure: at most or at least ``value``."""
+    """The goal of a figure: at most or at least ``value``, or equal to it.
+
+    Attributes:
+        equal_within: How far an equal may be off, as a part of ``value``: 0.05 allows ratios to 1
+            from 1 / 1.05 to 1.05. None for a goal with one side.
+    """
 
     value: float
     at_most: bool = True
+    equal_within: float | None = None
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Return the least and the greatest value that meets the goal."""
+        if self.equal_within is not None:
+            factor = 1 + self.equal_within
+            return self.value / factor, self.value * factor
+        return (-math.inf, self.value) if self.at_most else (self.value, math.inf)
+
+    def __str__(self) -> str:
+        """Return the goal as a line of the bench has it."""
+        if self.equal_within is not None:
+            return f"{self.value:g} within {self.equal_within:.0%}"
+        return f"at {'most' if self.at_most else 'least'} {self.value:g}"
 
 
 @dataclass(frozen=True)
@@ -91,8 +111,8 @@ def judge(
     """Say whether the figure may be published, and whether it meets its goal.
 
     Refused is a figure of fewer than six rounds, one whose interval is wider than a factor of 1.5,
-    and one whose interval holds the very value that it claims to be above or below: the goal, or
-    for a ratio without a goal 1.
+    and one whose interval holds the very value that it claims to be above or below: a bound of its
+    goal, or for a ratio without a goal 1.
 
     Args:
         is_ratio: It compares two; without a goal it claims that they differ.
@@ -107,14 +127,21 @@ def judge(
             if summary.low > 0
             else "its interval reaches 0",
         )
-    bound = goal.value if goal else 1.0 if is_ratio else None
-    if bound is not None and summary.low <= bound <= summary.high and not _meets(summary, goal):
-        return Judgement(Verdict.REFUSED, f"its interval holds {bound:g}, which it is compared to")
-    return Judgement(Verdict.OK if goal is None or _meets(summary, goal) else Verdict.MISSED)
+    if goal is not None:
+        return _against(summary, goal)
+    if is_ratio and summary.low <= 1.0 <= summary.high:
+        return Judgement(Verdict.REFUSED, "its interval holds 1, which it is compared to")
+    return Judgement(Verdict.OK)
 
 
-def _meets(summary: Summary, goal: Goal | None) -> bool:
-    """Whether the whole interval does what the goal says."""
-    if goal is None:
-        return False
-    return summary.high <= goal.value if goal.at_most else summary.low >= goal.value
+def _against(summary: Summary, goal: Goal) -> Judgement:
+    """Judge by the whole interval; one with a part on either side of a bound decides nothing."""
+    least, most = goal.range
+    if least <= summary.low and summary.high <= most:
+        return Judgement(Verdict.OK)
+    if summary.high < least or summary.low > most:
+        return Judgement(Verdict.MISSED)
+    bound = least if summary.low < least else most
+    return Judgement(
+        Verdict.REFUSED, f"its interval holds {bound:.4g}, a bound of its goal ({goal})"
+    )

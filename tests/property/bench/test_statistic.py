@@ -82,6 +82,40 @@ def test_what_is_published_lies_wholly_on_one_side_of_its_goal(
     assert verdict is (expected if narrow else Verdict.REFUSED)
 
 
+@given(_ENOUGH, _TIMES, st.floats(0.01, 0.4))
+def test_equals_are_published_only_if_the_whole_interval_is_that_near(
+    values: list[float], value: float, within: float
+) -> None:
+    found = summarize(values)
+    verdict = judge(found, Goal(value, equal_within=within), is_ratio=True).verdict
+    far = [max(each / value, value / each) > 1 + within for each in (found.low, found.high)]
+    same_side = (found.low > value) == (found.high > value)
+    if found.high > WIDEST * found.low:
+        assert verdict is Verdict.REFUSED
+    elif not any(far):
+        assert verdict is Verdict.OK
+    else:
+        assert verdict is (Verdict.MISSED if all(far) and same_side else Verdict.REFUSED)
+
+
+@given(_ENOUGH, st.floats(0.01, 0.4))
+def test_equality_is_the_same_from_both_sides(values: list[float], within: float) -> None:
+    """The slower beside the faster gets the same verdict as the faster beside the slower."""
+    goal, ones = Goal(1, equal_within=within), [1.0] * len(values)
+    one, other = summarize(ratios(values, ones)), summarize(ratios(ones, values))
+    near_a_bound = (
+        any(
+            abs(end / bound - 1) < 1e-9
+            for end in (one.low, one.high)
+            for bound in (*goal.range, 1 / WIDEST, WIDEST)
+        )
+        or abs(one.high / one.low / WIDEST - 1) < 1e-9
+    )
+    if not near_a_bound:
+        verdicts = [judge(each, goal, is_ratio=True).verdict for each in (one, other)]
+        assert verdicts[0] is verdicts[1]
+
+
 @given(_ENOUGH)
 def test_a_ratio_without_a_goal_is_published_only_if_it_differs_from_one(
     values: list[float],
