@@ -19,7 +19,7 @@ import jsonschema
 import pytest
 
 from agent.ctl.verbtable import VERBS, Verb
-from tests.bench.agentctl import put_leases
+from tests.bench.host.agentctl import put_leases
 from tests.netns.mesh.stage import ROOT, Node, Stage
 from tests.unit.ctl.schemas import check
 from tests.waiting import eventually

@@ -1,6 +1,6 @@
 """Memory of the objects of a tunnel backend: a route, a neighbour and an FDB entry per peer.
 
-    .venv/bin/python tests/bench/tunnel_objects.py [--rounds N] [PEERS]
+    .venv/bin/python tests/bench/host/tunnel_objects.py [--rounds N] [PEERS]
 
 Each round is a process of its own. Its tables hold in memory what the kernel would, and list it
 anew each time, as netlink does. Measured is the resident memory that the desired objects and their
@@ -20,7 +20,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from agent.mesh.object_kinds import FDB, NEIGHBOUR, route_kind
 from agent.model import FdbEntry, Neighbour, Route

@@ -1,6 +1,6 @@
 """Figures of tunnel objects: a route, a neighbour and a forwarding entry for each peer.
 
-    unshare -n .venv/bin/python tests/bench/tunnel.py [PEERS]
+    unshare -n .venv/bin/python tests/bench/host/tunnel.py [PEERS]
 
 Runs in an empty network namespace only. The form of the result is tests/bench/harness.py's.
 """
@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from agent.reconcile.reconciler import Report
 from tests.bench.control_path.routes import resident_mb

@@ -1,6 +1,6 @@
 """Figures of agentctl, each as a ratio to something measured in the same run.
 
-    .venv/bin/python tests/bench/agentctl.py
+    .venv/bin/python tests/bench/host/agentctl.py
 
 `agentctl leases` by the control socket with 10 and 5,000 leases, against `etcdctl get --prefix`
 and against `python -c pass`; with the agent down, from etcd; the cost of one scrape
@@ -18,7 +18,7 @@ import sysconfig
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from tests.bench.harness import Bench, interleave, timed
 from tests.etcd.support import etcdlab

@@ -1,7 +1,7 @@
 """How long a fresh machine takes to join, and what the agent costs a boot.
 
     flock -w 1200 /var/cache/hostmesh-lab/lab.lock \\
-        .venv/bin/python -m tests.bench.boot [--rounds 6] [--suite trixie]
+        .venv/bin/python -m tests.bench.host.boot [--rounds 6] [--suite trixie]
 
 Machines of the lab that boot with systemd, one after the other; as root. For each round one more
 machine: `dpkg --install` to the first reply from a container of a member to a container of its

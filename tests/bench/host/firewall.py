@@ -1,6 +1,6 @@
 """Figures of the firewall, each as a ratio to something measured in the same run.
 
-    unshare -n .venv/bin/python tests/bench/firewall.py [--seconds S]
+    unshare -n .venv/bin/python tests/bench/host/firewall.py [--seconds S]
 
 Runs in an empty network namespace only, and in namespaces that it makes. The form of the result is
 tests/bench/harness.py's.
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import structlog
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from agent.kernel.firewall import Firewall, open_firewall
 from agent.mesh.firewall import DesiredFirewall

@@ -1,7 +1,7 @@
 """How long a fresh host takes to get its Docker onto the lease, against a restart of that dockerd.
 
     flock -w 1200 /var/cache/hostmesh-lab/lab.lock \\
-        .venv/bin/python -m tests.bench.docker [--suite SUITE] [--rounds N]
+        .venv/bin/python -m tests.bench.host.docker [--suite SUITE] [--rounds N]
 
 One lab host, its engine idle. A round is: the agent is started on a host that never had one,
 until docker0 has the lease and dockerd answers; leave; then a restart of dockerd alone, until it
