@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 
-.PHONY: help setup setup-lab demo test test-unit test-property test-engines test-labs test-namespaces test-etcd test-fast test-full check format lock deb release picture clean
+.PHONY: help setup setup-lab demo test test-unit test-property test-engines test-labs test-namespaces test-etcd test-fast test-full bench bench-full bench-check check format lock deb release picture clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | column -t -s "$$(printf '\t')"
@@ -55,6 +55,18 @@ test-full: ## The whole matrix, long outages and soak too (root; run before an i
 test-fast: ## Without root: unit and property tests
 	@tests/prepare.sh
 	$(PY) -m pytest -q -m "(unit or property) and not full"
+
+bench: ## Measure the quick figures beside their limits and peers (root, a quiet machine; ten minutes; ONLY="NAME NAME")
+	@tests/prepare.sh bench
+	@$(PY) -m tests.bench $(if $(ONLY),--only $(ONLY))
+
+bench-full: ## Measure every figure in full (root, a quiet machine; an hour; ONLY="NAME NAME")
+	@tests/prepare.sh bench
+	@$(PY) -m tests.bench --full $(if $(ONLY),--only $(ONLY))
+
+bench-check: ## Measure the quick figures and fail where one is worse than docs/figures (root; ONLY="NAME NAME")
+	@tests/prepare.sh bench
+	@$(PY) -m tests.bench --check $(if $(ONLY),--only $(ONLY))
 
 check: ## Lint, types, import rules, folders, words and docs
 	@tests/prepare.sh

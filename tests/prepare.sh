@@ -4,6 +4,7 @@
 #   tests/prepare.sh          the virtual environment only
 #   tests/prepare.sh lab      also the programs that namespaces and the lab need (root)
 #   tests/prepare.sh full     also the browser of the page's tests (root)
+#   tests/prepare.sh bench    the same as lab, and what figures are compared and drawn with (root)
 #
 # Nothing is installed that is there already, and no Docker or etcd ever: the lab's hosts
 # have theirs in root filesystems of their own.
@@ -60,7 +61,7 @@ if [ ! -f .venv/hostmesh-stamp ] || [ "$(cat .venv/hostmesh-stamp)" != "$stamp" 
     printf '%s\n' "$stamp" >.venv/hostmesh-stamp
 fi
 
-if [ "$want" = lab ] || [ "$want" = full ]; then
+if [ "$want" = lab ] || [ "$want" = full ] || [ "$want" = bench ]; then
     [ "$(id -u)" = 0 ] || fail "root is needed for namespaces; without it: make test-fast"
     packages=
     need() { command -v "$1" >/dev/null || packages="$packages $2"; }
@@ -88,6 +89,10 @@ if [ "$want" = lab ] || [ "$want" = full ]; then
     if [ "$want" = full ]; then
         need chromium chromium
         need chromedriver chromium-driver
+    fi
+    if [ "$want" = bench ]; then
+        need dnsperf dnsperf
+        need gnuplot gnuplot-nox
     fi
     # shellcheck disable=SC2086  # a list of package names
     [ -z "$packages" ] || install_packages $packages

@@ -40,6 +40,7 @@ QUIET = 0.5
 _VERSION = 1
 _LIBRARIES = ("etcd3", "grpcio", "pyroute2", "python-iptables", "docker")
 _LOOK_S = 2.0
+_GLANCE_S = 0.2
 Run = Callable[[], float]
 
 
@@ -58,7 +59,7 @@ def wait_quiet(at_most_s: float) -> float:
     until_s = time.monotonic() + at_most_s
     while True:
         began_s, before_s = time.monotonic(), busy_s()
-        time.sleep(_LOOK_S)
+        time.sleep(_LOOK_S if at_most_s else _GLANCE_S)
         busy = (busy_s() - before_s) / (time.monotonic() - began_s)
         if busy <= QUIET or time.monotonic() > until_s:
             return busy
@@ -100,6 +101,7 @@ class Figure:
     goal: Goal | None
     result: Summary
     judgement: Judgement
+    more_is_better: bool = False
 
     def document(self) -> dict[str, Any]:
         """As JSON: each round is there, so that anyone can judge it again."""
@@ -131,7 +133,8 @@ class Bench:
         name: Of the program; part of the file's name.
         folder: Where the JSON goes.
         say: Where lines go.
-        quiet_within_s: How long to wait for other processes to end; 0 to go by the load average.
+        quiet_within_s: How long to wait for other processes to end.
+        quick: It measures with fewer rounds, or less.
     """
 
     def __init__(
@@ -140,17 +143,25 @@ class Bench:
         folder: Path = ROOT / "build/bench",
         say: Callable[[str], None] = print,
         quiet_within_s: float = 0.0,
+        *,
+        quick: bool = False,
     ) -> None:
         self._name = name
         self._folder = folder
         self._say = say
+        self._quiet_within_s = quiet_within_s
+        self._quick = quick
+        self._began_s = time.monotonic()
         self._machine = machine()
-        if quiet_within_s:
-            self._machine["load_before"] = wait_quiet(quiet_within_s)
         self._figures: list[Figure] = []
         self._facts: dict[str, object] = {}
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait for a quiet machine: call it again after a preparation that takes a while."""
+        self._machine["load_before"] = wait_quiet(self._quiet_within_s)
         if self._machine["load_before"] > QUIET:
-            self._say(f"UNDER LOAD: {self._machine['load_before']:.1f} processes want a core")
+            self._say(f"UNDER LOAD: {self._machine['load_before']:.1f} cores are busy")
 
     def compare(
         self,
@@ -163,10 +174,13 @@ class Bench:
         warm_up: int = 1,
         unit: str = "s",
         goal: Goal | None = None,
+        more_is_better: bool | None = None,
     ) -> Figure:
         """Run both in turn and keep the ratio."""
         mine, its = interleave((ours, other), rounds, warm_up)
-        return self.ratio(name, mine, other_name, its, unit=unit, goal=goal)
+        return self.ratio(
+            name, mine, other_name, its, unit=unit, goal=goal, more_is_better=more_is_better
+        )
 
     def ratio(
         self,
@@ -177,12 +191,17 @@ class Bench:
         *,
         unit: str = "s",
         goal: Goal | None = None,
+        more_is_better: bool | None = None,
     ) -> Figure:
-        """Keep the ratio of what was measured in turn, round by round."""
+        """Keep the ratio of what was measured in turn, round by round.
+
+        Args:
+            more_is_better: By default it is where the goal is a lower bound, or the unit a rate.
+        """
         result = summarize(ratios(ours, others))
         return self._keep(
             Figure(name, unit, "ratio", tuple(ours), other_name, tuple(others), goal, result,
-                   judge(result, goal, is_ratio=True))
+                   judge(result, goal, is_ratio=True), _more(more_is_better, goal, unit))
         )  # fmt: skip
 
     def difference(
@@ -199,17 +218,23 @@ class Bench:
         result = summarize(differences(ours, others))
         return self._keep(
             Figure(name, unit, "difference", tuple(ours), other_name, tuple(others), goal, result,
-                   judge(result, goal, is_ratio=False, is_scale=False))
+                   judge(result, goal, is_ratio=False, is_scale=False), _more(None, goal, unit))
         )  # fmt: skip
 
     def value(
-        self, name: str, values: Sequence[float], *, unit: str = "s", goal: Goal | None = None
+        self,
+        name: str,
+        values: Sequence[float],
+        *,
+        unit: str = "s",
+        goal: Goal | None = None,
+        more_is_better: bool | None = None,
     ) -> Figure:
         """Keep a figure that is compared to nothing but its goal."""
         result = summarize(values)
         return self._keep(
             Figure(name, unit, "value", tuple(values), "", (), goal, result,
-                   judge(result, goal, is_ratio=False))
+                   judge(result, goal, is_ratio=False), _more(more_is_better, goal, unit))
         )  # fmt: skip
 
     def fact(self, name: str, value: object) -> None:
@@ -224,13 +249,15 @@ class Bench:
             "version": _VERSION,
             "bench": self._name,
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            **commit(),
+            **(code := commit()),
+            "quick": self._quick,
+            "took_s": round(time.monotonic() - self._began_s),
             "machine": {**self._machine, "load_after": os.getloadavg()[0]},
             "under_load": self._machine["load_before"] > QUIET,
             "facts": self._facts,
             "figures": [each.document() for each in self._figures],
         }
-        path = self._folder / f"{self._name}-{made['commit'][:10] or 'unknown'}.json"
+        path = self._folder / file_name(self._name, code["commit"], quick=self._quick)
         path.write_text(json.dumps(made, indent=1, default=str) + "\n")
         self._say(f"written to {path}")
         found = {each.judgement.verdict for each in self._figures}
@@ -260,7 +287,6 @@ def machine() -> dict[str, Any]:
         "libraries": {name: metadata.version(name) for name in _LIBRARIES},
         "iptables": _said("iptables", "--version"),
         "iproute2": _said("ip", "-Version"),
-        "load_before": os.getloadavg()[0],
     }
 
 
@@ -271,6 +297,18 @@ def commit() -> dict[str, Any]:
         "commit": _said(*git, "rev-parse", "HEAD"),
         "changed_files": len(_said(*git, "status", "--porcelain").splitlines()),
     }
+
+
+def file_name(program: str, code: str, *, quick: bool) -> str:
+    """Return the name of a program's JSON: a quick run does not replace a full one."""
+    return f"{program}-{code[:10] or 'unknown'}{'.quick' if quick else ''}.json"
+
+
+def _more(given: bool | None, goal: Goal | None, unit: str) -> bool:
+    if given is not None:
+        return given
+    has_side = goal is not None and goal.equal_within is None
+    return not goal.at_most if goal and has_side else unit.endswith("/s")
 
 
 def _said(*command: str) -> str:

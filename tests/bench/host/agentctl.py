@@ -1,11 +1,10 @@
 """Figures of agentctl, each as a ratio to something measured in the same run.
 
-    .venv/bin/python tests/bench/host/agentctl.py
+    .venv/bin/python -m tests.bench.host.agentctl [--quick]
 
 `agentctl leases` by the control socket with 10 and 5,000 leases, against `etcdctl get --prefix`
 and against `python -c pass`; with the agent down, from etcd; the cost of one scrape
-of the metrics, and what they add to the agent's memory. Runs in namespaces of its own; root. The
-form of the result is tests/bench/harness.py's.
+of the metrics, and what they add to the agent's memory.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ import sysconfig
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[3]))
-
 from tests.bench.harness import Bench, interleave, timed
+from tests.bench.program import Options, main
+from tests.bench.statistic import Goal
 from tests.etcd.support import etcdlab
 from tests.netns.mesh.stage import ROOT, Stage
 from tests.waiting import eventually
 
-ROUNDS = 9
+_GOAL_OF_ETCDCTL = 4
 _PROGRAM = "import sys; from agent.ctl.main import main; sys.exit(main())"
 URL = "http://192.0.2.100:2379"
 
@@ -75,7 +74,7 @@ def installed(folder: Path) -> str:
     return str(python)
 
 
-def measure(bench: Bench, stage: Stage, count: int) -> None:
+def figures(bench: Bench, stage: Stage, count: int, rounds: int) -> None:
     """The figures with ``count`` leases beside the node's own."""
     node = stage.nodes[0]
     path = str(node.socket)
@@ -102,8 +101,9 @@ def measure(bench: Bench, stage: Stage, count: int) -> None:
     scrape()
     first_mib = (resident_kib(node.agent_pid) - before_kib) / 1024
     runs = [timed(each) for each in (ours, theirs, bare, by_settings, scrape)]
-    mine, etcdctl, python, settings, metrics = interleave(runs, ROUNDS)
-    bench.ratio(f"{count} leases: agentctl", mine, "etcdctl", etcdctl)
+    mine, etcdctl, python, settings, metrics = interleave(runs, rounds)
+    goal = Goal(_GOAL_OF_ETCDCTL)
+    bench.ratio(f"{count} leases: agentctl", mine, "etcdctl", etcdctl, goal=goal)
     bench.ratio(f"{count} leases: agentctl", mine, "python -c pass", python)
     what = f"{count} leases: agentctl that reads agent.toml first"
     bench.ratio(what, settings, "etcdctl", etcdctl)
@@ -111,26 +111,19 @@ def measure(bench: Bench, stage: Stage, count: int) -> None:
     bench.fact(f"{count} leases: the first scrape adds, MiB", round(first_mib, 1))
 
 
-def main() -> int:
-    if os.geteuid() != 0:
-        sys.exit("run it as root: it makes namespaces")
-    bench = Bench("agentctl")
-    stage = Stage(1)
-    try:
-        stage.start()
+def measure(bench: Bench, options: Options) -> None:
+    """Make every figure."""
+    with Stage(1).running() as stage:
         node = stage.nodes[0]
         for count in (10, 5000):
             put_leases(stage, count)
             want = count
             eventually(lambda want=want: len(node.document("leases")["leases"]) >= want, 60)  # type: ignore[misc] # a default binds it
-            measure(bench, stage, count)
+            figures(bench, stage, count, options.rounds)
         node.stop()
-        (offline,) = interleave((timed(lambda: node.ctl("leases")),), ROUNDS)
+        (offline,) = interleave((timed(lambda: node.ctl("leases")),), options.rounds)
         bench.value("5000 leases with the agent down, from etcd", offline)
-    finally:
-        stage.close()
-    return bench.finish()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main(measure)

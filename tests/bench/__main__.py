@@ -1,0 +1,40 @@
+"""Measure: run bench programs one after the other, as root.
+
+    .venv/bin/python -m tests.bench                 # the quick programs: `make bench`
+    .venv/bin/python -m tests.bench --full          # every program, in full: `make bench-full`
+    .venv/bin/python -m tests.bench --only NAME...  # these
+
+Each writes its JSON to build/bench. Exit statuses: 0 every program measured (the summary names
+goals that are missed and figures that are refused), 3 one measured nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from tests.bench.program import NOT_MEASURED
+from tests.bench.runner import choose, run_all
+
+
+def main() -> int:
+    """Run what the arguments say."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--full", action="store_true", help="every program, in full")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these programs")
+    parser.add_argument("--rounds", type=int, help="of each figure, to try the programs")
+    options = parser.parse_args()
+    try:
+        programs = choose(options.only, full=options.full)
+    except ValueError as error:
+        parser.error(str(error))
+    ran = run_all(programs, full=options.full, rounds=options.rounds)
+    return 0 if all(each.document for each in ran) else NOT_MEASURED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
