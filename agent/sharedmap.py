@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any, Final, TypeVar, cast
 
 __all__ = ["SharedMap", "changed_keys"]
@@ -23,6 +24,9 @@ _BUCKETS: Final = 1 << _BITS
 _SPREAD: Final = 0x9E3779B97F4A7C15
 _MASK: Final = (1 << 64) - 1
 _EMPTY: Final[dict[Any, Any]] = {}
+_NO_BUCKETS: Final = (_EMPTY,) * _BUCKETS
+_REMEMBERED: Final = 64
+"""A map made by more changes than this does not remember which."""
 
 
 def _place(key: object) -> int:
@@ -30,21 +34,34 @@ def _place(key: object) -> int:
     return (hash(key) * _SPREAD & _MASK) >> (64 - _BITS)
 
 
+_Buckets = tuple[dict[_K, _V], ...]
+
+
 class SharedMap(Mapping[_K, _V]):
     """An immutable mapping in :data:`_BUCKETS` dictionaries. Safe to read from any thread."""
 
-    __slots__ = ("_buckets", "_count")
+    __slots__ = ("_buckets", "_count", "_made_of")
 
     def __init__(self, entries: Mapping[_K, _V] | Iterable[tuple[_K, _V]] = ()) -> None:
-        pairs = entries.items() if isinstance(entries, Mapping) else entries
+        self._buckets: _Buckets[_K, _V] = _NO_BUCKETS
+        self._count = 0
+        self._made_of: tuple[_Buckets[_K, _V] | None, frozenset[_K]] = (None, frozenset())
+        """The buckets before the changes that made this map, and the changed keys."""
+        if isinstance(entries, Mapping):
+            entries = entries.items()
+        if entries != ():  # an empty map is made often, and costs nothing
+            self._fill(entries)
+
+    def _fill(self, pairs: Iterable[tuple[_K, _V]]) -> None:
         made: list[dict[_K, _V]] = [_EMPTY] * _BUCKETS
         for key, value in pairs:
             number = _place(key)
             if made[number] is _EMPTY:
                 made[number] = {}
             made[number][key] = value
-        self._buckets = tuple(made)
         self._count = sum(map(len, made))
+        if self._count:
+            self._buckets = tuple(made)
 
     def __getitem__(self, key: _K) -> _V:
         return self._buckets[_place(key)][key]
@@ -59,14 +76,18 @@ class SharedMap(Mapping[_K, _V]):
         return key in self._buckets[_place(key)]
 
     def __iter__(self) -> Iterator[_K]:
-        for bucket in self._buckets:
-            yield from bucket
+        return chain.from_iterable(self._buckets) if self._count else iter(())
 
     def __len__(self) -> int:
         return self._count
 
     def __eq__(self, other: object) -> bool:
-        return self is other or super().__eq__(other)
+        if isinstance(other, SharedMap):
+            if self._buckets is other._buckets:
+                return True
+            if self._count != other._count:
+                return False
+        return super().__eq__(other)
 
     __hash__ = None  # type: ignore[assignment]  # as every mapping's
 
@@ -76,6 +97,7 @@ class SharedMap(Mapping[_K, _V]):
     def changed(self, changes: Mapping[_K, _V | None]) -> SharedMap[_K, _V]:
         """Make a map with these values instead; None takes a key away."""
         touched: dict[int, dict[_K, _V]] = {}
+        keys: list[_K] = []
         for key, value in changes.items():
             number = _place(key)
             bucket = touched.get(number, self._buckets[number])
@@ -83,6 +105,7 @@ class SharedMap(Mapping[_K, _V]):
                 continue
             if number not in touched:
                 bucket = touched[number] = dict(bucket)
+            keys.append(key)
             if value is None:
                 del bucket[key]
             else:
@@ -90,16 +113,25 @@ class SharedMap(Mapping[_K, _V]):
         if not touched:
             return self
         buckets = list(self._buckets)
-        made: SharedMap[_K, _V] = SharedMap.__new__(SharedMap)
+        made: SharedMap[_K, _V] = SharedMap()
         made._count = self._count
         for number, bucket in touched.items():
             made._count += len(bucket) - len(buckets[number])
             buckets[number] = bucket
-        made._buckets = tuple(buckets)
+        if made._count:
+            made._buckets = tuple(buckets)
+        if len(keys) <= _REMEMBERED:
+            made._made_of = (self._buckets, frozenset(keys))
         return made
 
     def keys_that_differ(self, other: SharedMap[_K, _V]) -> set[_K]:
         """Find keys that only one of the two has, or whose values are other objects."""
+        if self._buckets is other._buckets:
+            return set()
+        for one, later in ((self, other), (other, self)):
+            before, keys = later._made_of
+            if before is one._buckets:
+                return set(keys)
         found: set[_K] = set()
         pairs = zip(self._buckets, other._buckets, strict=True)
         differing = map(operator.is_not, self._buckets, other._buckets)
