@@ -128,10 +128,10 @@ class SharedMap(Mapping[_K, _V]):
         """Find keys that only one of the two has, or whose values are other objects."""
         if self._buckets is other._buckets:
             return set()
-        for one, later in ((self, other), (other, self)):
-            before, keys = later._made_of
-            if before is one._buckets:
-                return set(keys)
+        if other._made_of[0] is self._buckets:
+            return set(other._made_of[1])
+        if self._made_of[0] is other._buckets:
+            return set(self._made_of[1])
         found: set[_K] = set()
         pairs = zip(self._buckets, other._buckets, strict=True)
         differing = map(operator.is_not, self._buckets, other._buckets)

@@ -30,6 +30,7 @@ from agent.daemon.membership.join import Joiner
 from agent.daemon.membership.leave import Leaver, UnfinishedLeave
 from agent.daemon.membership.previous_boot import PreviousBoot
 from agent.daemon.names.job import NamesJob
+from agent.daemon.names.wanted import wanted_names
 from agent.daemon.reconcile.scheduler import Scheduler
 from agent.daemon.state import conditions, events
 from agent.daemon.state.agent_state import AgentState, StateCell
@@ -167,6 +168,8 @@ class HostAgent:
             inbox.post,
             Jobs(self._poller),
         )
+        for names in wanted_names(self._cell.now) or ():  # no change will say so
+            self._names.follow(names)
         self._keeper = Keeper(
             self._registry,
             host_id=self._host_id,

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from agent.daemon.core.consequences import Action, consequences
+from agent.daemon.core.consequences import Action, Effect, consequences
 from agent.daemon.core.event_handlers import Moment, fold
 from agent.daemon.core.reload import Change
 from agent.daemon.membership.join import Joiner
@@ -33,6 +33,8 @@ from agent.errors import SettingsError
 __all__ = ["Loop"]
 
 _IDLE_S = 15.0
+_AFTER_PASSES = frozenset({Action.RECORD_PEERS, Action.CHECK_RECORDS, Action.FOLLOW_NAMES})
+"""Actions that wait until the kernel is written: the threads that they wake would slow it down."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,18 +68,33 @@ class Loop:
     clock: Callable[[], float] = time.monotonic
     wall_clock: Callable[[], float] = time.time
     _stopping: bool = field(default=False, init=False)
+    _postponed: list[Effect] = field(default_factory=list, init=False)
     _status_line: StatusLine = field(init=False)
 
     def __post_init__(self) -> None:
         self._status_line = StatusLine(self.notifier)
 
     def apply(self, event: events.Event) -> None:
-        """Fold an event into the state and run its actions. Only the loop's thread."""
+        """Fold an event into the state and run its actions. Only the loop's thread.
+
+        Those of :data:`_AFTER_PASSES` run after the passes over the kernel.
+        """
         before = self.cell.now
         after = fold(before, event, Moment(self.clock(), self.wall_clock()))
         self.cell.now = after
         for effect in consequences(before, after, event):
-            self.actions[effect.action](*effect.given)
+            if effect.action in _AFTER_PASSES:
+                self._postponed.append(effect)
+            else:
+                self._act(effect)
+
+    def _act(self, effect: Effect) -> None:
+        self.actions[effect.action](*effect.given)
+
+    def _act_postponed(self) -> None:
+        postponed, self._postponed = self._postponed, []
+        for effect in postponed:
+            self._act(effect)
 
     def look(self) -> None:
         """Look at the host now: the first config is checked against the addresses it needs."""
@@ -96,6 +113,7 @@ class Loop:
             if not self._stopping:
                 self._round()
             self.notifier.alive()
+        self._act_postponed()
         self.notifier.stopping()
         self.view_cache.finish(self.cell.now.mesh)
         self.observer.happened("agent-stopped", "hostmesh-agent ended; routes and rules stay")
@@ -122,6 +140,7 @@ class Loop:
         if self.cell.now.look.links:
             self.look()
         self._run_passes()
+        self._act_postponed()
         self._step_membership()  # what is published says what the pass has done
         self._status_line.report(self.cell.now, self.conditions.all())
         self._write_history()

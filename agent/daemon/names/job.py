@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -84,12 +85,12 @@ class NamesJob:
         self._jobs.hurry(self)
 
     def run(self) -> float:
-        """Do what is due; return the seconds until more is."""
+        """Do what is due; return the seconds until more is: without names, nothing ever is."""
         with self._lock:
             newest, self._newest = self._newest, None
         self._wanted = newest or self._wanted
         if self._wanted is None:
-            return _LOOK_S
+            return math.inf
         if self._reported is None:  # Docker's configuration waits for it
             self._report(on=self._wanted.input is not None)
         try:
@@ -98,7 +99,8 @@ class NamesJob:
         except OSError as error:
             self._problem = _not_written(error)
         self._report(on=self._wanted.input is not None)
-        return _LOOK_S
+        idle = self._wanted.input is None and self._problem is None
+        return math.inf if idle else _LOOK_S
 
     def _write(self, wanted: NamesWanted, *, follow: bool) -> None:
         """Bring the files to what is wanted. Raises OSError; then the rest is written later."""
@@ -147,7 +149,7 @@ class NamesJob:
     def _report(self, *, on: bool) -> None:
         """Report how servers and files are, when that has changed."""
         now_s = time.monotonic()
-        if now_s - self._looked_s >= _LOOK_S / 2:
+        if on and now_s - self._looked_s >= _LOOK_S / 2:
             self._looked_s = now_s
             servers = look_at_servers(self._status)
             self._seen = any(each.runs for each in servers), server_conditions(servers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from agent.daemon.state.agent_state import AgentState
 from agent.daemon.state.conditions import ConditionSource
@@ -32,11 +33,15 @@ class NamesWanted:
     current: bool = False
 
 
+_WITHOUT_NAMES: Final = NamesWanted()
+"""Always the same: while a mesh has no names, a change of it is none of theirs."""
+
+
 def wanted_names(state: AgentState) -> tuple[NamesWanted] | None:
     """Return the input of the snapshot; None while too little is known to change one."""
     mesh = state.mesh
     if mesh.left or (mesh.config is not None and not mesh.config.has_names):
-        return (NamesWanted(),)
+        return (_WITHOUT_NAMES,)
     world = state.world()
     if world is None:
         return None

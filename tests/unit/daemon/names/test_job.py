@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -176,6 +177,14 @@ def test_without_names_every_file_goes_and_the_folder_stays(folder: Folder) -> N
     assert list(folder.path.iterdir()) == []
     folder.follow(KNOWN)
     assert folder.names(HERE)[1] == "web.host0"
+
+
+def test_without_names_the_job_is_due_no_more_until_it_follows_again(folder: Folder) -> None:
+    assert folder.job.run() == math.inf
+    folder.follow(NamesWanted())
+    assert folder.job.run() == math.inf
+    folder.follow(KNOWN)
+    assert folder.job.run() < 10
 
 
 def test_servers_run_as_another_user(folder: Folder) -> None:

@@ -58,6 +58,11 @@ def test_names_follow_the_mesh_and_docker_once_the_config_has_a_domain() -> None
     assert left.input is None
 
 
+def test_without_names_a_peer_that_comes_wakes_no_thread() -> None:
+    before = after(MEMBER, ViewSeen(view(0, 1, revision=11)))
+    assert wanted_of_names(before, ViewSeen(view(0, 1, 2, revision=12))) == []
+
+
 def test_docker_gets_the_name_servers_when_they_answer() -> None:
     named = replace(CONFIG, domain="mesh.example", level=NETWORKS_LEVEL)
     before = after(MEMBER, ViewSeen(replace(view(0, 1, revision=11), config=named)))
