@@ -3,9 +3,11 @@
     .venv/bin/python -m tests.bench                 # the quick programs: `make bench`
     .venv/bin/python -m tests.bench --full          # every program, in full: `make bench-full`
     .venv/bin/python -m tests.bench --only NAME...  # these
+    .venv/bin/python -m tests.bench --check         # compared with docs/figures: `make bench-check`
 
-Each writes its JSON to build/bench. Exit statuses: 0 every program measured (the summary names
-goals that are missed and figures that are refused), 3 one measured nothing.
+Each program writes its JSON to build/bench. Exit statuses: 0 every program measured (the summary
+names goals that are missed and figures that are refused), 3 one measured nothing. With --check: 0
+no figure is worse, 1 one is, 2 a figure or program could not be compared.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ import argparse
 import sys
 
 from tests.bench.program import NOT_MEASURED
-from tests.bench.runner import choose, run_all
+from tests.bench.report.check import check
+from tests.bench.runner import choose, run, run_all
 
 
 def main() -> int:
@@ -26,12 +29,17 @@ def main() -> int:
     )
     parser.add_argument("--full", action="store_true", help="every program, in full")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these programs")
+    parser.add_argument("--check", action="store_true", help="compare with docs/figures")
     parser.add_argument("--rounds", type=int, help="of each figure, to try the programs")
     options = parser.parse_args()
     try:
         programs = choose(options.only, full=options.full)
     except ValueError as error:
         parser.error(str(error))
+    if options.check:
+        return check(
+            programs, lambda each: run(each, full=options.full, rounds=options.rounds).document
+        )
     ran = run_all(programs, full=options.full, rounds=options.rounds)
     return 0 if all(each.document for each in ran) else NOT_MEASURED
 
