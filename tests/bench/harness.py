@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.bench.statistic import (
     Goal,
@@ -42,6 +42,7 @@ _LIBRARIES = ("etcd3", "grpcio", "pyroute2", "python-iptables", "docker")
 _LOOK_S = 2.0
 _GLANCE_S = 0.2
 Run = Callable[[], float]
+T = TypeVar("T")
 
 
 def busy_s() -> float:
@@ -76,9 +77,9 @@ def timed(work: Callable[[], object]) -> Run:
     return run
 
 
-def interleave(runs: Sequence[Run], rounds: int, warm_up: int = 1) -> list[list[float]]:
+def interleave(runs: Sequence[Callable[[], T]], rounds: int, warm_up: int = 1) -> list[list[T]]:
     """Measure each in turn, every other round in the reverse order; warm-up rounds do not count."""
-    values: list[list[float]] = [[] for _ in runs]
+    values: list[list[T]] = [[] for _ in runs]
     for number in range(-warm_up, rounds):
         order = range(len(runs)) if number % 2 else reversed(range(len(runs)))
         for each in order:

@@ -39,7 +39,15 @@ class Program:
 
 
 PROGRAMS = (
-    Program("backends", "tests.bench.data_path.backends", 12, 5, 6, 2.5),
+    Program("backends", "tests.bench.data_path.backends", 8, 45, 6, 4),
+    Program(
+        "distance",
+        "tests.bench.data_path.distance",
+        12,
+        9,
+        isolated=True,
+        needs=("iperf3", "qperf"),
+    ),
     Program("control_path", "tests.bench.control_path.put_to_route", 40, 3, 12, 1, isolated=True),
     Program("leases", "tests.bench.control_path.leases", 300, 6, isolated=True),
     Program("routes", "tests.bench.control_path.routes", 7, 4, isolated=True),
