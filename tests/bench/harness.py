@@ -52,6 +52,13 @@ def busy_s() -> float:
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
+def resident_mb(pid: int | str = "self", field: str = "VmRSS") -> float:
+    """Return the resident memory of a process, or its peak with ``VmHWM``."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    line = next(each for each in status.splitlines() if each.startswith(field))
+    return int(line.split()[1]) / 1024
+
+
 def wait_quiet(at_most_s: float) -> float:
     """Wait until the machine has next to nothing to do; return how many cores are busy.
 

@@ -17,7 +17,7 @@ import sysconfig
 import time
 from pathlib import Path
 
-from tests.bench.harness import Bench, interleave, timed
+from tests.bench.harness import Bench, interleave, resident_mb, timed
 from tests.bench.program import Options, main
 from tests.bench.statistic import Goal
 from tests.etcd.support import etcdlab
@@ -27,13 +27,6 @@ from tests.waiting import eventually
 _GOAL_OF_ETCDCTL = 4
 _PROGRAM = "import sys; from agent.ctl.main import main; sys.exit(main())"
 URL = "http://192.0.2.100:2379"
-
-
-def resident_kib(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1])
-    raise AssertionError
 
 
 def put_leases(stage: Stage, count: int) -> None:
@@ -97,9 +90,9 @@ def figures(bench: Bench, stage: Stage, count: int, rounds: int) -> None:
     def by_settings() -> None:
         run(*program, "leases", "--settings", str(node.settings))
 
-    before_kib = resident_kib(node.agent_pid)
+    before_mib = resident_mb(node.agent_pid)
     scrape()
-    first_mib = (resident_kib(node.agent_pid) - before_kib) / 1024
+    first_mib = resident_mb(node.agent_pid) - before_mib
     runs = [timed(each) for each in (ours, theirs, bare, by_settings, scrape)]
     mine, etcdctl, python, settings, metrics = interleave(runs, rounds)
     goal = Goal(_GOAL_OF_ETCDCTL)

@@ -1,18 +1,15 @@
 """How long a fresh machine takes to join, and what the agent costs a boot.
 
-    flock -w 1200 /var/cache/hostmesh-lab/lab.lock \\
-        .venv/bin/python -m tests.bench.host.boot [--rounds 6] [--suite trixie]
+    .venv/bin/python -m tests.bench.host.boot [--rounds N] [--suite trixie]
 
-Machines of the lab that boot with systemd, one after the other; as root. For each round one more
+Machines of the lab that boot with systemd, one after the other. For each round one more
 machine: `dpkg --install` to the first reply from a container of a member to a container of its
 own; then boots with the units enabled and disabled, as `systemd-analyze` has them.
 """
 
 from __future__ import annotations
 
-import argparse
 import re
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -24,33 +21,29 @@ from hostmesh_lab.wait import wait_until
 
 from deploy.deb.build import build
 from tests.bench.harness import Bench
+from tests.bench.program import Options, main
 from tests.engine.boot.scenes import FRESH, settings
 
 _UNITS = ("hostmesh-agent.service", "hostmesh-docker-gate.service")
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--suite", default="trixie")
-    arguments = parser.parse_args()
+def measure(bench: Bench, options: Options) -> None:
+    """Measure with one machine more for each round."""
     with tempfile.TemporaryDirectory() as folder:
-        package = build(arguments.suite, Path(folder), say=lambda _: None)
-        options = LabOptions(
-            name="bench-boot", hosts=1, suite=arguments.suite, host=FRESH, cidr=None
+        package = build(options.suite, Path(folder), say=lambda _: None)
+        lab_options = LabOptions(
+            name="bench-boot", hosts=1, suite=options.suite, host=FRESH, cidr=None
         )
-        with Lab.up(options) as lab:
-            found = [_round(lab, package) for _ in range(arguments.rounds)]
-    bench = Bench("boot")
-    bench.fact("suite", arguments.suite)
+        with Lab.up(lab_options) as lab:
+            bench.settle()
+            found = [_round(lab, package) for _ in range(options.rounds)]
+    bench.fact("suite", options.suite)
     with_it, without = "boot with the agent (userspace)", "boot without the agent (userspace)"
     for name in (each for each in found[0] if each not in (with_it, without)):
         bench.value(name, [each[name] for each in found])
     bench.difference(
         with_it, [each[with_it] for each in found], without, [each[without] for each in found]
     )
-    sys.exit(bench.finish())
 
 
 def _round(lab: Lab, package: Path) -> Mapping[str, float]:
@@ -112,4 +105,4 @@ def _took_s(host: BootedHost, unit: str) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    main(measure, lambda parser: parser.add_argument("--suite", default="trixie"))

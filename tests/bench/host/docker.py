@@ -1,7 +1,6 @@
 """How long a fresh host takes to get its Docker onto the lease, against a restart of that dockerd.
 
-    flock -w 1200 /var/cache/hostmesh-lab/lab.lock \\
-        .venv/bin/python -m tests.bench.host.docker [--suite SUITE] [--rounds N]
+    .venv/bin/python -m tests.bench.host.docker [--quick] [--suite SUITE] [--rounds N]
 
 One lab host, its engine idle. A round is: the agent is started on a host that never had one,
 until docker0 has the lease and dockerd answers; leave; then a restart of dockerd alone, until it
@@ -10,11 +9,9 @@ answers. The overhead is the difference between the two of a round.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -22,7 +19,8 @@ from hostmesh_lab.lab import Lab, LabOptions
 from hostmesh_lab.machines.host import Host
 from hostmesh_lab.machines.kinds import HostOptions
 
-from tests.bench.harness import Bench
+from tests.bench.harness import Bench, timed
+from tests.bench.program import Options, main
 from tests.bench.statistic import Goal
 
 GOAL_S = 1.0
@@ -42,12 +40,6 @@ class Round:
     joined_s: float
     restart_s: float
     steps_s: dict[str, float]
-
-
-def timed(run: Callable[[], object]) -> float:
-    started_s = time.monotonic()
-    run()
-    return time.monotonic() - started_s
 
 
 def join(host: Host) -> tuple[float, dict[str, float]]:
@@ -79,27 +71,24 @@ def one_round(host: Host) -> Round:
     joined_s, steps = join(host)
     forget(host)
     time.sleep(2)  # what dockerd does after it answers is no part of the next figure
-    restart_s = timed(lambda: host.run(["lab-service", "restart", "docker"], timeout_s=120))
+    restart_s = timed(lambda: host.run(["lab-service", "restart", "docker"], timeout_s=120))()
     time.sleep(2)
     return Round(joined_s, restart_s, steps)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="fresh join against a restart of dockerd")
-    parser.add_argument("--suite", default="trixie")
-    parser.add_argument("--rounds", type=int, default=7)
-    args = parser.parse_args()
-    options = LabOptions(
-        name="dockerbench", hosts=1, suite=args.suite, host=HostOptions(agent=False)
+def measure(bench: Bench, options: Options) -> None:
+    """Measure with one lab host."""
+    lab_options = LabOptions(
+        name="dockerbench", hosts=1, suite=options.suite, host=HostOptions(agent=False)
     )
-    bench = Bench("docker")
-    with Lab.up(options) as lab:
+    with Lab.up(lab_options) as lab:
         host = lab.hosts["host1"]
         bench.fact(
             "Docker", host.docker("version", "--format", "{{.Server.Version}}").stdout.strip()
         )
         one_round(host)  # the first restart of a fresh dockerd takes longer
-        rounds = [one_round(host) for _ in range(args.rounds)]
+        bench.settle()
+        rounds = [one_round(host) for _ in range(options.rounds)]
     for name in [name for _, name in _STEPS]:
         steps = [each.steps_s[name] for each in rounds if name in each.steps_s]
         bench.value(f"agent started to {name}", steps)
@@ -110,8 +99,7 @@ def main() -> int:
         [each.restart_s for each in rounds],
         goal=Goal(GOAL_S),
     )
-    return bench.finish()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main(measure, lambda parser: parser.add_argument("--suite", default="forky"))

@@ -1,14 +1,12 @@
 """Figures of the firewall, each as a ratio to something measured in the same run.
 
-    unshare -n .venv/bin/python tests/bench/host/firewall.py [--seconds S]
+    .venv/bin/python -m tests.bench.host.firewall [--quick] [--rounds N] [--seconds S]
 
-Runs in an empty network namespace only, and in namespaces that it makes. The form of the result is
-tests/bench/harness.py's.
+Transfers are between two hosts in namespaces. A quick run has iptables-nft only.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import logging
 import os
@@ -18,26 +16,23 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
-from pathlib import Path
 
 import structlog
-
-sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from agent.kernel.firewall import Firewall, open_firewall
 from agent.mesh.firewall import DesiredFirewall
 from agent.mesh.firewall.desired import desired_firewall
 from agent.model import DockerFacts, DockerNetwork
 from tests.bench.harness import Bench, interleave
+from tests.bench.program import Options, main
 from tests.bench.statistic import Goal
 from tests.netns.firewall.rig.docker_rules import docker_text
 from tests.netns.firewall.rig.probing import Process
 from tests.netns.firewall.rig.rig import BRIDGES, HERE, Namespace
 from tests.unit.firewall.wanted import world_of
+from tests.waiting import eventually
 
 CIDR = IPv4Network("10.64.0.0/10")
-ROUNDS = 40
-PAIRS = 10
 _SEND = """
 import socket, sys, time
 client = socket.create_connection((sys.argv[1], 5001))
@@ -79,22 +74,20 @@ def wants(lease: str = "10.65.0.0/16", peers: int = 10) -> DesiredFirewall:
     return desired_firewall(world, ingress={"eth0": frozenset(sources(peers))})
 
 
-def prepare() -> None:
-    found = subprocess.run(["ip", "-o", "link"], check=True, capture_output=True, text=True)
-    if len(found.stdout.splitlines()) > 1:
-        sys.exit("run it in a namespace of its own: unshare -n ...")
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-
-
 def ours_of(text: str) -> int:
     return sum(line.startswith("-A HOSTMESH-") for line in text.split("\n"))
+
+
+def settle(firewall: Firewall, wanted: DesiredFirewall) -> None:
+    """Apply it until nothing differs: a pass changes as many sources as it has time for."""
+    firewall.want_sources(wanted)
+    eventually(lambda: not firewall.apply(wanted).differs, 60)
 
 
 def rule_count(bench: Bench, firewall: Firewall, variant: str) -> None:
     counts = {}
     for peers in (10, 10_000):
-        firewall.want_sources(wants(peers=peers))
-        firewall.apply(wants(peers=peers))
+        settle(firewall, wants(peers=peers))
         saved = subprocess.run(
             [f"iptables-{variant}-save"], capture_output=True, text=True, check=True
         )
@@ -102,11 +95,10 @@ def rule_count(bench: Bench, firewall: Firewall, variant: str) -> None:
     bench.fact(f"{variant}: rules at 10 and at 10,000 peers", list(counts.values()))
 
 
-def idle_pass(bench: Bench, firewall: Firewall, variant: str, peers: int) -> None:
+def idle_pass(bench: Bench, firewall: Firewall, variant: str, peers: int, rounds: int) -> None:
     """A pass that changes nothing against the one program run that it cannot do without."""
     wanted = wants(peers=peers)
-    firewall.want_sources(wanted)
-    firewall.apply(wanted)
+    settle(firewall, wanted)
 
     def ours() -> float:
         began = spent()
@@ -119,7 +111,7 @@ def idle_pass(bench: Bench, firewall: Firewall, variant: str, peers: int) -> Non
         return spent() - began
 
     what = f"{variant}, {peers} peers: a pass that changes nothing, CPU time"
-    bench.compare(what, ours, f"iptables-{variant}-save", other, rounds=ROUNDS, goal=Goal(2))
+    bench.compare(what, ours, f"iptables-{variant}-save", other, rounds=rounds, goal=Goal(2))
 
 
 def spent() -> float:
@@ -185,8 +177,9 @@ class TwoHosts:
                 for bridge, (subnet, *_) in BRIDGES.items()
             ]
             said = {
-                "cidr": str(CIDR), "lease": lease, "uplink": "eth0",
-                "peers": [f"192.168.9.{2 - index}"], "networks": networks,
+                "cidr": str(CIDR), "lease": lease, "default_access": "open", "containers": [],
+                "ingress": {"eth0": [f"192.168.9.{2 - index}/32", self.LEASES[1 - index]]},
+                "node_address": f"192.168.9.{index + 1}", "networks": networks,
             }  # fmt: skip
             driver.send({"op": "apply", "wants": said})
             assert "result" in driver.receive()
@@ -235,7 +228,7 @@ def receiver(at: Namespace) -> Iterator[None]:
         process.stdout.close()
 
 
-def throughput(bench: Bench, variant: str, seconds: float) -> None:
+def throughput(bench: Bench, variant: str, seconds: float, rounds: int) -> None:
     with contextlib.ExitStack() as stack:
         hosts = TwoHosts(variant, stack)
         stack.enter_context(receiver(hosts.at["c1"]))
@@ -245,22 +238,20 @@ def throughput(bench: Bench, variant: str, seconds: float) -> None:
             return hosts.throughput(seconds)
 
         ours, minimal = interleave(
-            (lambda: transfer("ours"), lambda: transfer("minimal")), rounds=PAIRS
+            (lambda: transfer("ours"), lambda: transfer("minimal")), rounds=rounds
         )
     what = f"{variant}: throughput between containers of two hosts"
     goal = Goal(0.97, at_most=False)
     bench.ratio(what, ours, "three rules by hand", minimal, unit="Gbit/s", goal=goal)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--seconds", type=float, default=1.0, help="length of each transfer")
-    args = parser.parse_args()
-    prepare()
-    bench = Bench("firewall")
+def measure(bench: Bench, options: Options) -> None:
+    """Measure the passes, and the throughput beside three rules by hand."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    variants = ("nft",) if options.quick else ("nft", "legacy")
     with tempfile.NamedTemporaryFile() as lock:
         os.environ["XTABLES_LOCKFILE"] = lock.name  # not the machine's
-        for variant in ("nft", "legacy"):
+        for variant in variants:
             subprocess.run(
                 [f"iptables-{variant}-restore", "--noflush"],
                 input=docker_text("28.5"), text=True, check=True,
@@ -268,12 +259,16 @@ def main() -> None:
             firewall = open_firewall(variant)
             rule_count(bench, firewall, variant)
             for peers in (10, 10_000):
-                idle_pass(bench, firewall, variant, peers)
+                idle_pass(bench, firewall, variant, peers, 2 * options.rounds)
             firewall.remove()
-    for variant in ("nft", "legacy"):
-        throughput(bench, variant, args.seconds)
-    sys.exit(bench.finish())
+    for variant in variants:
+        throughput(bench, variant, options.seconds, options.rounds)
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        measure,
+        lambda parser: parser.add_argument(
+            "--seconds", type=float, default=1.0, help="length of each transfer"
+        ),
+    )

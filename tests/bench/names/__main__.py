@@ -2,18 +2,16 @@
 
     .venv/bin/python -m tests.bench.names [--names N] [--rounds N]
 
-Needs root, dnsmasq and dnsperf (Debian packages). Everything runs in network namespaces that it
-makes. Both servers run on processor 0, the asking program on processor 1.
+Needs dnsmasq and dnsperf (`tests/prepare.sh bench`). Both servers run on processor 0, the asking
+program on processor 1.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import os
 import re
 import secrets
-import shutil
 import struct
 import subprocess
 import sys
@@ -28,7 +26,8 @@ import dns.query
 
 from agent.model import HostId
 from agent.model.names import Name, NamedAddress, NameKind
-from tests.bench.harness import Bench, interleave
+from tests.bench.harness import Bench, interleave, resident_mb
+from tests.bench.program import Options, main
 from tests.bench.statistic import Goal
 from tests.netns.names.stage import DOMAIN, FIRST, Stage
 from tests.waiting import eventually
@@ -235,14 +234,7 @@ def until_answered(servers: Servers, server: str) -> Callable[[], float]:
     return run
 
 
-def resident_mib(process: subprocess.Popen[bytes]) -> float:
-    """Return the resident memory of a process."""
-    status = Path(f"/proc/{process.pid}/status").read_text()
-    return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
-
-
-def measure(bench: Bench, servers: Servers, rounds: int) -> None:
-    """Make every figure."""
+def figures(bench: Bench, servers: Servers, rounds: int) -> None:
     known, others = servers.folder / "known", servers.folder / "others"
     numbers = [struct.unpack("I", os.urandom(4))[0] % servers.count for _ in range(20000)]
     known.write_text("".join(f"{name_of(each)} A\n" for each in numbers))
@@ -276,29 +268,21 @@ def measure(bench: Bench, servers: Servers, rounds: int) -> None:
     changes = interleave([until_answered(servers, each) for each in both], rounds * 2)
     bench.ratio("a changed file until the new answer", changes[0], "dnsmasq", changes[1])
     bench.value("a changed file until the new answer", changes[0], goal=Goal(0.1))
-    bench.fact("resident memory (MiB)", round(resident_mib(servers.ours), 1))
-    bench.fact("resident memory of dnsmasq (MiB)", round(resident_mib(servers.dnsmasq), 1))
+    bench.fact("resident memory (MiB)", round(resident_mb(servers.ours.pid), 1))
+    bench.fact("resident memory of dnsmasq (MiB)", round(resident_mb(servers.dnsmasq.pid), 1))
 
 
-def main() -> int:
-    """Measure, and return the harness's exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--names", type=int, default=10000)
-    parser.add_argument("--rounds", type=int, default=7)
-    arguments = parser.parse_args()
-    if missing := [each for each in ("dnsmasq", "dnsperf") if shutil.which(each) is None]:
-        print(f"not installed: {' '.join(missing)}", file=sys.stderr)
-        return 1
-    bench = Bench("names")
+def measure(bench: Bench, options: Options) -> None:
+    """Make every figure."""
     with tempfile.TemporaryDirectory() as folder:
-        servers = Servers(Path(folder), arguments.names)
+        servers = Servers(Path(folder), options.names)
         try:
-            bench.fact("names", arguments.names)
-            measure(bench, servers, arguments.rounds)
+            bench.fact("names", options.names)
+            bench.settle()
+            figures(bench, servers, options.rounds)
         finally:
             servers.close()
-    return bench.finish()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main(measure, lambda parser: parser.add_argument("--names", type=int, default=10_000))

@@ -1,7 +1,6 @@
 """How long a new container takes to be reachable from another host, against Docker's own time.
 
-    flock -w 1200 /var/cache/hostmesh-lab/lab.lock \\
-        .venv/bin/python -m tests.bench.spanning.engine [--suite SUITE] [--rounds N]
+    .venv/bin/python -m tests.bench.spanning.engine [--suite SUITE] [--rounds N]
 
 Two lab hosts on one network of `agentctl network create`. A round is one `docker run`. Two
 containers, one on each host, connect to its address every few milliseconds from before. The first
@@ -11,8 +10,6 @@ are resolved beforehand: ARP's own pauses of a second are no part of either.
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
 from ipaddress import IPv4Address, IPv4Network
 from statistics import quantiles
@@ -22,6 +19,7 @@ from hostmesh_lab.lab import Lab, LabOptions
 from hostmesh_lab.machines.host import Host
 
 from tests.bench.harness import Bench
+from tests.bench.program import Options, main
 from tests.bench.statistic import Goal
 
 GOAL_S = 0.1
@@ -86,13 +84,9 @@ def one_round(here: Prober, there: Prober, number: int) -> tuple[float, float]:
     return own_s, mesh_s
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="docker run to reachable from another host")
-    parser.add_argument("--suite", default="trixie")
-    parser.add_argument("--rounds", type=int, default=50)
-    args = parser.parse_args()
-    bench = Bench("networks-engine")
-    with Lab.up(LabOptions(name="netbench", hosts=2, suite=args.suite)) as lab:
+def measure(bench: Bench, options: Options) -> None:
+    """Measure with two lab hosts."""
+    with Lab.up(LabOptions(name="netbench", hosts=2, suite=options.suite)) as lab:
         lab.wait_ready(90)
         one, two = lab.hosts["host1"], lab.hosts["host2"]
         one.agentctl("config", "set", "--level", "3")
@@ -103,14 +97,14 @@ def main() -> int:
         bench.fact("Docker", version)
         here, there = Prober(one), Prober(two)
         one_round(here, there, 0)  # does not count
-        rounds = [one_round(here, there, number) for number in range(1, args.rounds + 1)]
+        bench.settle()
+        rounds = [one_round(here, there, number) for number in range(1, options.rounds + 1)]
     own, mesh = ([each[which] for each in rounds] for which in (0, 1))
     for name, values in (("on its own host", own), ("from another host", mesh)):
-        cuts = quantiles(values, n=100)
+        cuts = quantiles(values, n=100, method="inclusive")
         bench.fact(f"docker run to reachable {name}", f"p50 {cuts[49]:.3f} s, p99 {cuts[98]:.3f} s")
     bench.difference("reachable from another host", mesh, "on its own", own, goal=Goal(GOAL_S))
-    return bench.finish()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main(measure, lambda parser: parser.add_argument("--suite", default="trixie"))

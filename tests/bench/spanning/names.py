@@ -1,7 +1,6 @@
 """How long a new container's name takes to be answered on another host, against Docker's own.
 
-    flock -w 1200 /var/cache/hostmesh-lab/lab.lock \\
-        .venv/bin/python -m tests.bench.spanning.names [--suite SUITE] [--rounds N]
+    .venv/bin/python -m tests.bench.spanning.names [--suite SUITE] [--rounds N]
 
 Two lab hosts with names, on one mesh network. A round is one `docker run`. Two containers ask every
 few milliseconds from before: one on its own host Docker's resolver for the name alone, one on the
@@ -12,8 +11,6 @@ the container's program runs, and a mesh has names of containers that run. So th
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
 from datetime import datetime
 from statistics import quantiles
@@ -24,6 +21,7 @@ from hostmesh_lab.machines.host import Host
 from hostmesh_lab.machines.kinds import NAME_SERVERS
 
 from tests.bench.harness import Bench
+from tests.bench.program import Options, main
 from tests.bench.spanning.engine import answered_s
 from tests.bench.statistic import Goal, differences
 from tests.engine.names.test_names import DOMAIN, turn_on
@@ -84,13 +82,9 @@ def one_round(host: Host, here: Prober, there: Prober, number: int) -> tuple[flo
     return own_s, started.timestamp() - began_at_s, mesh_s
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="docker run to the name answered elsewhere")
-    parser.add_argument("--suite", default="trixie")
-    parser.add_argument("--rounds", type=int, default=50)
-    args = parser.parse_args()
-    bench = Bench("names-engine")
-    with Lab.up(LabOptions(name="namesbench", hosts=2, suite=args.suite)) as lab:
+def measure(bench: Bench, options: Options) -> None:
+    """Measure with two lab hosts."""
+    with Lab.up(LabOptions(name="namesbench", hosts=2, suite=options.suite)) as lab:
         lab.wait_ready(90)
         turn_on(lab)
         one, two = lab.hosts["host1"], lab.hosts["host2"]
@@ -99,7 +93,8 @@ def main() -> int:
         )
         here, there = Prober(one, _DOCKER), Prober(two, NAME_SERVERS[0])
         one_round(one, here, there, 0)  # does not count
-        rounds = [one_round(one, here, there, number) for number in range(1, args.rounds + 1)]
+        bench.settle()
+        rounds = [one_round(one, here, there, number) for number in range(1, options.rounds + 1)]
     own, started, mesh = ([each[which] for each in rounds] for which in range(3))
     for name, values in (
         ("answered by Docker on its own host", own),
@@ -111,8 +106,7 @@ def main() -> int:
         bench.fact(f"docker run: {name}", f"p50 {cuts[49]:.3f} s, p99 {cuts[98]:.3f} s")
     bench.difference("answered on another host", mesh, "Docker's start", started, goal=Goal(GOAL_S))
     bench.difference("answered on another host", mesh, "Docker's answer", own)
-    return bench.finish()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main(measure, lambda parser: parser.add_argument("--suite", default="trixie"))

@@ -1,16 +1,12 @@
 """Figures of networks that span hosts: 100 networks and 1,000 containers on 100 hosts.
 
-    .venv/bin/python tests/bench/spanning/networks.py [--quick] [writes] [publish] [memory]
+    .venv/bin/python -m tests.bench.spanning.networks [--rounds N]
 
-Real etcd, one publisher for each host, one follower. The program makes a network and PID namespace
-for itself (root). The form of the result is tests/bench/harness.py's.
+Real etcd, one publisher for each host, one follower.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import subprocess
 import sys
 import threading
 import time
@@ -20,9 +16,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from agent.etcd import kv
 from agent.mesh.endpoints import AcceptedEndpoints
@@ -35,12 +28,12 @@ from agent.registry.own.publisher import Publication, Publisher
 from agent.registry.records import ENDPOINTS, LEASES, SLICES, encode_lease
 from agent.registry.registry import Registry
 from tests.bench.harness import Bench
+from tests.bench.program import Options, main
 from tests.bench.statistic import Goal
 from tests.etcd.support import etcdlab
 from tests.etcd.support.etcdlab import Etcd, Heard, registry
 from tests.waiting import eventually
 
-_INSIDE = "HOSTMESH_BENCH_INSIDE"
 _HOSTS = 100
 _NETWORKS = 100
 _PARTS = 10  # networks of one host
@@ -254,34 +247,13 @@ def memory(bench: Bench, rounds: int) -> None:
     bench.fact("memory of a followed container, KiB", round(ours[-1] / 1000, 2))
 
 
-FIGURES: dict[str, Callable[[Bench, bool], None]] = {
-    "writes": lambda bench, quick: writes(bench, 2 if quick else 6),
-    "publish": lambda bench, quick: publish(bench, 40 if quick else 400),
-    "memory": lambda bench, quick: memory(bench, 2 if quick else 6),
-}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the rounds")
-    parser.add_argument("figures", nargs="*", metavar="FIGURE", help=", ".join(FIGURES))
-    words = parser.parse_args()
-    if unknown := set(words.figures) - set(FIGURES):
-        parser.error(f"there is no figure {min(unknown)}")
-    if _INSIDE not in os.environ:
-        etcdlab.binaries()  # out here, where there is a network
-        inner = ["sh", "-c", 'ip link set lo up && exec "$@"', "sh", sys.executable, *sys.argv]
-        unshare = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        sys.exit(
-            subprocess.run(
-                [*unshare, *inner], env={**os.environ, _INSIDE: "1"}, check=False
-            ).returncode
-        )
-    bench = Bench("networks")
-    for name in words.figures or FIGURES:
-        FIGURES[name](bench, words.quick)
-    sys.exit(bench.finish())
+def measure(bench: Bench, options: Options) -> None:
+    """Make every figure; those that take long in fewer rounds."""
+    few = max(2, options.rounds // 60)
+    writes(bench, few)
+    publish(bench, options.rounds)
+    memory(bench, few)
 
 
 if __name__ == "__main__":
-    main()
+    main(measure)

@@ -35,8 +35,7 @@ def test_every_row_of_the_table_is_a_program_of_the_common_form(program: Program
 
 FORM = "from tests.bench.program import "
 UNCONVERTED = {
-    "backends", "control_path", "leases", "routes", "running_agent", "agent_memory", "boot",
-    "docker", "firewall", "tunnel", "names", "names-engine", "networks", "networks-engine",
+    "backends", "control_path", "leases", "routes", "running_agent", "agent_memory",
 }  # fmt: skip
 """Programs that are yet to get the common form."""
 
