@@ -56,17 +56,19 @@ test-fast: ## Without root: unit and property tests
 	@tests/prepare.sh
 	$(PY) -m pytest -q -m "(unit or property) and not full"
 
+BENCH_OPTIONS = $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS))
+
 bench: ## Measure the quick figures beside their limits and peers (root, a quiet machine; ten minutes; ONLY="NAME NAME")
 	@tests/prepare.sh bench
-	@$(PY) -m tests.bench $(if $(ONLY),--only $(ONLY))
+	@$(PY) -m tests.bench $(BENCH_OPTIONS)
 
 bench-full: ## Measure every figure in full (root, a quiet machine; an hour; ONLY="NAME NAME")
 	@tests/prepare.sh bench
-	@$(PY) -m tests.bench --full $(if $(ONLY),--only $(ONLY))
+	@$(PY) -m tests.bench --full $(BENCH_OPTIONS)
 
 bench-check: ## Measure the quick figures and fail where one is worse than docs/figures (root; ONLY="NAME NAME")
 	@tests/prepare.sh bench
-	@$(PY) -m tests.bench --check $(if $(ONLY),--only $(ONLY))
+	@$(PY) -m tests.bench --check $(BENCH_OPTIONS)
 
 check: ## Lint, types, import rules, folders, words and docs
 	@tests/prepare.sh

@@ -92,6 +92,8 @@ if [ "$want" = lab ] || [ "$want" = full ] || [ "$want" = bench ]; then
     fi
     if [ "$want" = bench ]; then
         need dnsperf dnsperf
+        need iperf3 iperf3
+        need qperf qperf
         need gnuplot gnuplot-nox
     fi
     # shellcheck disable=SC2086  # a list of package names

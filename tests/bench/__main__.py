@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.bench.program import NOT_MEASURED
+from tests.bench.program import NOT_MEASURED, unwind_when_ended
 from tests.bench.programs import PROGRAMS
 from tests.bench.report.check import check
 from tests.bench.report.write import Places, publish, redraw
@@ -38,6 +38,7 @@ def main() -> int:
     parser.add_argument("--redraw", action="store_true", help="make docs/figures.md anew")
     parser.add_argument("--rounds", type=int, help="of each figure, to try the programs")
     options = parser.parse_args()
+    unwind_when_ended()
     try:
         programs = choose(options.only, full=options.full)
     except ValueError as error:

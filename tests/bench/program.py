@@ -90,8 +90,7 @@ def main(
         _give_up(f"not installed: {' '.join(missing)}; run tests/prepare.sh bench")
     if program.isolated and _INSIDE not in os.environ:
         _enter_namespaces(program)
-    signal.signal(signal.SIGTERM, _on_signal)
-    signal.signal(signal.SIGALRM, _on_signal)
+    unwind_when_ended()
     with _lock():
         signal.alarm(program.deadline_s(quick=options.quick))
         bench = Bench(program.name, quiet_within_s=options.quiet_within, quick=options.quick)
@@ -138,6 +137,12 @@ def _wait_for(lock: IO[str], path: Path) -> None:
     except BlockingIOError:
         print(f"waiting for {path}: another measurement or test runs", flush=True)
         fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def unwind_when_ended() -> None:
+    """Have SIGTERM and the deadline's signal end this program by an exception."""
+    signal.signal(signal.SIGTERM, _on_signal)
+    signal.signal(signal.SIGALRM, _on_signal)
 
 
 def _on_signal(number: int, frame: object) -> NoReturn:

@@ -37,13 +37,10 @@ class Ran:
         if self.document is None:
             return f"{said}, MEASURED NOTHING"
         for verdict in (Verdict.MISSED, Verdict.REFUSED):
-            names = [
-                each["name"]
-                for each in self.document["figures"]
-                if each["judgement"]["verdict"] == verdict
-            ]
-            if names:
-                said += f"\n  {verdict}: " + f"\n  {verdict}: ".join(names)
+            for each in self.document["figures"]:
+                if each["judgement"]["verdict"] == verdict:
+                    other = f", of {each['other_name']}" if each["other_name"] else ""
+                    said += f"\n  {verdict}: {each['name']}{other}"
         return said
 
 

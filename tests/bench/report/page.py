@@ -28,7 +28,7 @@ def picture_of(name: str) -> str:
 def block(program: Program, document: Mapping[str, Any], *, plot: bool) -> str:
     """Return what lies between the two comments of a program."""
     rows = [row(each) for each in document["figures"]]
-    rows += [_cells(str(name), str(value)) for name, value in document["facts"].items()]
+    rows += [_cells(name, _fact(value)) for name, value in document["facts"].items()]
     lines = [*_about(program, document), "", _HEAD, *rows, ""]
     if plot:
         lines += [f"![{program.name} as a plot]({picture_of(program.name)})", ""]
@@ -38,7 +38,7 @@ def block(program: Program, document: Mapping[str, Any], *, plot: bool) -> str:
 def row(figure: Mapping[str, Any]) -> str:
     """Return a figure's row of the table."""
     judged = Verdict(figure["judgement"]["verdict"])
-    goal = f"{Goal(**figure['goal'])}: {_VERDICTS[judged]}" if figure["goal"] else ""
+    goal = f"{_goal(figure)}: {_VERDICTS[judged]}" if figure["goal"] else ""
     if judged is Verdict.REFUSED:
         why = f"refused: {figure['judgement']['why']}"
         return _cells(figure["name"], "", figure["other_name"], why, goal)
@@ -53,6 +53,13 @@ def row(figure: Mapping[str, Any]) -> str:
         else f"{_span(result['median'], span, unit)} more"
     )
     return _cells(figure["name"], ours, f"{figure['other_name']}: {others}", said, goal)
+
+
+def _goal(figure: Mapping[str, Any]) -> str:
+    goal = Goal(**figure["goal"])
+    if figure["kind"] == "ratio" or goal.equal_within is not None:
+        return str(goal)
+    return f"at {'most' if goal.at_most else 'least'} {_number(goal.value, figure['unit'])}"
 
 
 def with_blocks(page: str, blocks: Mapping[str, str]) -> str:
@@ -88,6 +95,10 @@ def _about(program: Program, document: Mapping[str, Any]) -> list[str]:
         f" Python {machine['python']}, {machine['iptables']}."
     )
     return textwrap.wrap(said, 100, break_long_words=False, break_on_hyphens=False)
+
+
+def _fact(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _cells(*cells: str) -> str:

@@ -13,6 +13,7 @@ from tests.bench.programs import PROGRAMS, Program
 from tests.bench.report import page, plots
 from tests.bench.report.check import committed_of
 from tests.bench.runner import FOLDER, Document, read
+from tests.bench.statistic import Verdict
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,9 @@ def publish(programs: Sequence[Program], places: Places | None = None) -> list[s
         result = newest(program, where.measured)
         if result is None:
             lines.append(f"{program.name}: not measured, docs/figures keeps what it has")
+            continue
+        if all(each["judgement"]["verdict"] == Verdict.REFUSED for each in result["figures"]):
+            lines.append(f"{program.name}: every figure is refused, docs/figures keeps what it has")
             continue
         where.committed.mkdir(exist_ok=True)
         (where.committed / f"{program.name}.json").write_text(as_text(result))

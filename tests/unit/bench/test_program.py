@@ -98,3 +98,33 @@ def test_the_runner_takes_no_result_of_an_earlier_run(
     old.write_text(json.dumps({"figures": []}))
     assert runner.run(QUICK, full=False).document is None  # there is no such module
     assert not old.exists()
+
+
+ENDED = """
+import signal, time
+from tests.bench.program import unwind_when_ended
+unwind_when_ended()
+try:
+    print("ready", flush=True)
+    if {alarm}:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+    time.sleep(60)
+finally:
+    print("removed what it made")
+"""
+
+
+@pytest.mark.parametrize(("alarm", "why"), [(True, "deadline has passed"), (False, "was ended")])
+def test_a_program_that_is_ended_removes_what_it_made(alarm: bool, why: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", ENDED.format(alarm=alarm)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    if not alarm:
+        process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == NOT_MEASURED
+    assert out == "removed what it made\n"
+    assert why in err
