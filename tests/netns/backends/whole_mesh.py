@@ -11,20 +11,11 @@ from itertools import pairwise
 import pytest
 from hostmesh_lab.errors import WaitTimeout
 
-from tests.netns.backends.wireguard import (
-    EXTRA,
-    LINK,
-    end_wireguard,
-    missing_programs,
-    peers_of,
-    with_own_run,
-)
+from tests.expected_objects import TUNNELS, held_objects, wanted_objects
+from tests.netns.backends.wireguard import EXTRA, end_wireguard, missing_programs, with_own_run
 from tests.netns.mesh.stage import Node, Stage
-from tests.netns.routes.scene import shown
 from tests.waiting import eventually
 
-AGGREGATE = "unreachable 10.64.0.0/10"
-TUNNELS = {"vxlan": "hm-vxlan", "wireguard": LINK}
 SUBNETS = "/hostmesh/subnets/"
 
 
@@ -70,43 +61,17 @@ class Mesh:
         found = [] if held == wanted else [f"etcd holds {held} instead of {wanted}"]
         for node in self.stage.nodes:
             others = {s: a for s, a in wanted.items() if a != node.address}
-            if differs := self.kernel(node) ^ self._wanted(node, others):
+            own = self.subnets[node.name]
+            needed = wanted_objects(self.backend, own, others, direct=self.direct)
+            if differs := self.kernel(node) ^ needed:
                 found.append(f"{node.name} differs in {sorted(differs)}")
             elif node.subnet() != str(self.subnets[node.name]):
                 found.append(f"{node.name} says that it has {node.subnet()!r}")
         return found
 
-    def _wanted(self, node: Node, others: dict[IPv4Network, str]) -> set[str]:
-        """Routes, and of a tunnel where each peer's frames go."""
-        if self.direct:
-            return {AGGREGATE, *(f"{s} via {a} dev eth0" for s, a in others.items())}
-        source = self.subnets[node.name].network_address
-        if self.backend == "wireguard":
-            return {
-                AGGREGATE,
-                *(f"{s} dev {LINK} src {source}" for s in others),
-                *(f"peer {address}:51820 {s}" for s, address in others.items()),
-            }
-        return {
-            AGGREGATE,
-            *(f"{s} via {s[0]} dev {self.tunnel} src {source} onlink" for s in others),
-            *(f"fdb {address}" for address in others.values()),
-            *(f"neighbour {s[0]}" for s in others),
-        }
-
     def kernel(self, node: Node) -> set[str]:
         """Return the node's routes, and of a tunnel where each peer's packets go."""
-        found = shown(node.host)
-        if self.backend == "vxlan":
-            table = node.inside(["bridge", "fdb", "show", "dev", self.tunnel]).stdout.split()
-            after = pairwise(table)
-            found |= {f"fdb {value}" for word, value in after if word == "dst"}
-            permanent = ["ip", "neigh", "show", "dev", self.tunnel, "nud", "permanent"]
-            lines = node.inside(permanent).stdout.splitlines()
-            found |= {f"neighbour {line.split()[0]}" for line in lines}
-        if self.backend == "wireguard":
-            found |= {f"peer {each} {ranges}" for each, ranges in peers_of(node).values()}
-        return found
+        return held_objects(lambda command: node.inside(command).stdout, self.backend)
 
     def wait_right(self, timeout_s: float) -> None:
         """Until nothing is wrong; fails with what still is."""

@@ -18,7 +18,8 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from tests.netns.backends.whole_mesh import SUBNETS, TUNNELS, Mesh, running_mesh
+from tests.expected_objects import TUNNELS
+from tests.netns.backends.whole_mesh import SUBNETS, Mesh, running_mesh
 from tests.netns.mesh.stage import Node
 from tests.netns.netlab import Pinger
 

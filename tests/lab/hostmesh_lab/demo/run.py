@@ -159,7 +159,7 @@ def _perform(options: LabOptions, screen: Screen, outcome: _Outcome) -> None:
             traceback.print_exc()
         outcome.failed_step = f"{number}: {title}"
         if state.made_by_this_process(options.name):
-            outcome.kept_logs = _keep_logs(options.name)
+            outcome.kept_logs = keep_logs(options.name)
 
 
 def _end_lab(
@@ -202,7 +202,7 @@ def _verdict(name: str, screen: Screen, outcome: _Outcome, kept: bool) -> int:
     return 0
 
 
-def _keep_logs(name: str) -> Path:
+def keep_logs(name: str) -> Path:
     """Copy the logs and what the kernels hold to where the lab's end does not remove them."""
     target = paths.disk_root() / f"failed-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     older = sorted(paths.disk_root().glob(f"failed-{name}-*"))

@@ -1,0 +1,1 @@
+"""A seeded random walk over a lab of real hosts, under pings between all pairs of containers."""
