@@ -12,7 +12,15 @@ from agent.model import HostId, Lease, Leases, MeshConfig, View, within
 from agent.model.family import Address, supernet_of
 from agent.sharedmap import SharedMap, changed_keys
 
-__all__ = ["Verdict", "VerdictKind", "agrees", "judge", "many_gone", "with_additions"]
+__all__ = [
+    "Verdict",
+    "VerdictKind",
+    "agrees",
+    "judge",
+    "lost_unseen",
+    "many_gone",
+    "with_additions",
+]
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -89,6 +97,23 @@ def many_gone(pinned: View | None, view: View) -> str:
     if gone >= 2 and gone * 2 > before:  # noqa: PLR2004 - one host may always leave
         return f"{gone} of {before} leases are gone from etcd at once"
     return ""
+
+
+def lost_unseen(pinned: View | None, view: View) -> bool:
+    """Whether leases went between two views, and not all of their holders are back yet.
+
+    A watch that ended, with a member of etcd or by a compaction, shows no wipe that came after
+    it: the next snapshot may have some holders back. A key that was created again gives the wipe
+    away. The lease that is gone may then be of a live host that is about to register again.
+    """
+    if pinned is None:
+        return False
+    before, now = pinned.by_subnet, view.by_subnet
+    changed = [before[each] for each in changed_keys(before, now) if each in before]
+    back = [each for each in changed if _same_holder(each, now.get(each.subnet))]
+    return len(back) < len(changed) and any(
+        now[each.subnet].create_revision != each.create_revision for each in back
+    )
 
 
 def with_additions(pinned: View, view: View) -> View | None:

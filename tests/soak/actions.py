@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,8 +60,7 @@ class Actions:
         self._traffic = traffic
         self._losses = losses
         self._faults: dict[str, str] = {}
-        self._windows: dict[str, Window] = {}
-        self._unregistered: dict[str, Window] = {}
+        self._windows: defaultdict[str, list[Window]] = defaultdict(list)
         self.backends = [BACKENDS[0]]
         self.networks: dict[str, tuple[End, ...]] = {}
         self.addresses = {name: host.address for name, host in lab.hosts.items()}
@@ -133,7 +133,7 @@ class Actions:
     def _do_to_host(self, step: Step, *, begins: bool) -> None:
         deed, host = self._hosts[step.what], self._lab.hosts[step.subject]
         if begins and deed.cuts:
-            self._windows[host.name] = self._losses.open(str(step), [host.name], time.monotonic())
+            self._open(host.name, str(step), time.monotonic())
         act = deed.begin if begins else deed.end
         assert act is not None
         act(host)
@@ -141,23 +141,39 @@ class Actions:
             self._note(step)
             if step.what != "moved":  # a host with a new address is reached by it
                 return
-        if step.act == "end" and host.name in self._unregistered:
-            wait_until(host.ready, RECOVER_S, f"{host.name} to be ready again", every_s=0.3)
-            self._windows[host.name] = self._unregistered.pop(host.name)
-        if host.name in self._windows:
+        if step.what == "moved":
+            self._open_for_absent(str(step), host.name)
+        if self._windows[host.name]:
             self._recover(step.what, host)
         self._note(step)
 
     def _recover(self, what: str, host: Host) -> None:
         """Wait until a host's containers are reached, and let its losses count from then on."""
         began_s = time.monotonic()
+        if what.startswith("agent-"):
+            wait_until(host.ready, RECOVER_S, f"{host.name} to be ready again", every_s=0.3)
         for end in self._traffic.of_host(host.name):
             self._traffic.follow(end)
         others = [name for name in self.healthy() if name != host.name]
         self._traffic.wait_answers(host.name, others, RECOVER_S)
         took_s = time.monotonic() - began_s
         self.longest_s[what] = max(took_s, self.longest_s.get(what, 0.0))
-        self._windows.pop(host.name).end_s = time.monotonic() + _SETTLE_S
+        for window in self._windows.pop(host.name):
+            window.end_s = time.monotonic() + _SETTLE_S
+
+    def _open(self, name: str, why: str, begin_s: float, others: list[str] | None = None) -> None:
+        """Explain losses of a host until it has recovered."""
+        self._windows[name].append(self._losses.open(why, [name], begin_s, others=others))
+
+    def _absent(self) -> list[str]:
+        """Return the hosts whose agent does not run: it follows nothing that others do."""
+        return [name for name, what in self._faults.items() if what.startswith("agent-")]
+
+    def _open_for_absent(self, why: str, moved: str) -> None:
+        """Explain losses between a host that moved and those that do not know it yet."""
+        for name in self._absent():
+            what = f"{why}, {self._faults[name]} {name}"
+            self._open(name, what, time.monotonic(), others=[moved])
 
     def _move_away(self, host: Host) -> None:
         head, _, number = host.address.rpartition(".")
@@ -191,10 +207,8 @@ class Actions:
         """
         self.member().etcdctl("del", "--prefix", PREFIX)
         from_s = time.monotonic() + GRACE_S - _SETTLE_S
-        for name in self.addresses.keys() & self._faults.keys():
-            if self._faults[name].startswith("agent-"):
-                what = f"{why}, {self._faults[name]} {name}"
-                self._unregistered[name] = self._losses.open(what, [name], from_s)
+        for name in self._absent():
+            self._open(name, f"{why}, {self._faults[name]} {name}", from_s)
 
     def _compact(self) -> None:
         member = self.member()

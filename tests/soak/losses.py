@@ -41,6 +41,7 @@ class Window:
     Attributes:
         why: The event.
         ends: Hosts, or single containers, whose pairs it concerns.
+        others: Only pairs of these with ``ends``; None for all.
         begin_s: Monotonic seconds; a ping sent before is not explained.
         end_s: The same, for pings sent after it; not ended while it is infinite.
         at_most: Lost packets of each ordered pair; None for any number.
@@ -50,11 +51,15 @@ class Window:
     ends: frozenset[str]
     begin_s: float
     end_s: float = math.inf
+    others: frozenset[str] | None = None
     at_most: int | None = None
 
     def covers(self, loss: Loss) -> bool:
-        """Return whether the loss lies in the window, and one of its ends is concerned."""
-        return self.begin_s <= loss.sent_s <= self.end_s and bool(self.ends & loss.ends)
+        """Return whether the loss lies in the window, and its pair is concerned."""
+        if not self.begin_s <= loss.sent_s <= self.end_s:
+            return False
+        sides = (self.ends,) if self.others is None else (self.ends, self.others)
+        return all(side & loss.ends for side in sides)
 
 
 class Losses:
@@ -67,10 +72,17 @@ class Losses:
         self._used: Counter[tuple[int, tuple[str, str]]] = Counter()
 
     def open(
-        self, why: str, ends: Iterable[str], begin_s: float, at_most: int | None = None
+        self,
+        why: str,
+        ends: Iterable[str],
+        begin_s: float,
+        *,
+        others: Iterable[str] | None = None,
+        at_most: int | None = None,
     ) -> Window:
         """Begin a window; set its ``end_s`` when the event is over."""
-        window = Window(why, frozenset(ends), begin_s, at_most=at_most)
+        both = None if others is None else frozenset(others)
+        window = Window(why, frozenset(ends), begin_s, others=both, at_most=at_most)
         self.windows.append(window)
         return window
 

@@ -51,7 +51,8 @@ def _seen(state: AgentState, view: View, at: Moment) -> AgentState:
     mesh = before.with_view(view, now_s=at.wall_s, ttl_s=state.settings.lease.ttl_s)
     alarm = before.alarming is not None or mesh.alarming is not None
     grace = state.grace
-    if alarm or trust.many_gone(before.believed, view):
+    lost = trust.many_gone(before.believed, view) or trust.lost_unseen(before.believed, view)
+    if alarm or lost:
         grace = grace.hold(_calm_from_s(state, at))  # live hosts may be about to register again
     last_seen = state.last_seen.follow(view, at.wall_s)
     if _backends(before) != _backends(mesh):  # one may need what the host has not made yet

@@ -33,6 +33,15 @@ def test_a_window_of_one_container_explains_no_other_of_its_host() -> None:
     assert not losses.explain(lost("host1", "host2", 1.0))
 
 
+def test_a_window_of_two_hosts_explains_no_pair_of_one_of_them_with_a_third() -> None:
+    losses = Losses()
+    losses.open("host3 moved, agent-down host2", ["host2"], 0.0, others=["host3"])
+    assert losses.explain(lost("host3", "host2", 1.0))
+    assert losses.explain(lost("host2", "host3", 1.0))
+    assert not losses.explain(lost("host2", "host1", 1.0))
+    assert not losses.explain(lost("host3", "host1", 1.0))
+
+
 def test_a_bounded_window_explains_so_many_of_each_ordered_pair() -> None:
     losses = Losses()
     losses.open("switch", ["host1", "host2", "host3"], 0.0, at_most=1)

@@ -167,6 +167,21 @@ def test_promise_4_a_wipe_that_was_passed_over_holds_deletions() -> None:
     assert back.may_delete(NOW.clock_s + CALM_S)
 
 
+def test_promise_4_a_wipe_that_no_watch_saw_holds_deletions() -> None:
+    """The watch ended with its member of etcd. The next snapshot has all hosts back but one."""
+    member = after(MEMBER, ViewSeen(view(0, 1, 2, revision=11)))
+    back = tuple(replace(lease(number), create_revision=12) for number in (0, 1))
+    seen = after(member, ViewSeen(replace(view(0, 1, revision=13), leases=back)))
+    assert seen.mesh.alarming is None, "one of three may have left"
+    assert not seen.may_delete(NOW.clock_s + CALM_S - 1)
+    assert seen.may_delete(NOW.clock_s + CALM_S)
+    left = after(member, ViewSeen(view(0, 1, revision=13)))
+    assert left.may_delete(NOW.clock_s), "one that leaves is gone at once"
+    renewed = tuple(replace(lease(number), mod_revision=12) for number in (0, 1))
+    again = after(member, ViewSeen(replace(view(0, 1, revision=13), leases=renewed)))
+    assert again.may_delete(NOW.clock_s), "keys that were written again were not lost"
+
+
 def test_promise_4_contact_regained_after_an_outage_holds_deletions() -> None:
     away = ContactChanged(EtcdUnavailable("no endpoint answers"))
     for events in ((away, ContactChanged(None)), (ContactChanged(None, was_lost=True),)):
