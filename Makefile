@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 
-.PHONY: help setup setup-lab demo test test-unit test-property test-engines test-labs test-namespaces test-etcd test-fast test-full bench bench-full bench-check check format lock deb release picture clean
+.PHONY: help setup setup-lab demo test test-unit test-property test-engines test-labs test-namespaces test-etcd test-fast test-full bench bench-full bench-check soak check format lock deb release picture clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | column -t -s "$$(printf '\t')"
@@ -69,6 +69,10 @@ bench-full: ## Measure every figure in full (root, a quiet machine; an hour; ONL
 bench-check: ## Measure the quick figures and fail where one is worse than docs/figures (root; ONLY="NAME NAME")
 	@tests/prepare.sh bench
 	@$(PY) -m tests.bench --check $(BENCH_OPTIONS)
+
+soak: ## Walk over a lab at random, under pings, for HOURS=8; SEED=42 repeats a walk (root)
+	@tests/prepare.sh lab
+	$(PY) -m tests.soak --hours $(or $(HOURS),1) $(if $(SEED),--seed $(SEED))
 
 check: ## Lint, types, import rules, folders, words and docs
 	@tests/prepare.sh

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from hostmesh_lab.errors import LabError
+from hostmesh_lab.lab import Lab
 from hostmesh_lab.processes import die_on_sigterm
 
-from tests.soak.walk import Limit, walk
+from tests.soak.walk import Limit, options, walk
 
 __all__ = ["main"]
 
@@ -29,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     limit = Limit(seconds=chosen.hours * 3600, steps=chosen.steps)
     die_on_sigterm()
     try:
-        walk(seed, limit, hosts=chosen.hosts)
+        with Lab.up(options(chosen.hosts)) as lab:
+            walk(lab, seed, limit)
     except LabError as error:
         print(f"the walk FAILED: {error.line()}", flush=True)
         return 1

@@ -20,7 +20,7 @@ from tests.soak.actions import PREFIX, Actions
 
 __all__ = ["LIMITS", "Cost", "cost_of", "kept", "wait_right"]
 
-_RIGHT_S = 180.0
+_RIGHT_S = 300.0
 """Everything that lasted has just ended: an alarm's grace time and etcd's back-offs included."""
 _TABLES = ("raw", "mangle", "nat", "filter")
 _COUNTERS = re.compile(r"\[\d+:\d+\]")
@@ -30,7 +30,7 @@ def wait_right(lab: Lab, actions: Actions) -> None:
     """Return when each kernel holds what the leases say, and nothing else; an error has the rest.
 
     Raises:
-        LabError: Something is still wrong after three minutes.
+        LabError: Something is still wrong after five minutes.
     """
     seen: list[str] = []
 

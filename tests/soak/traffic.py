@@ -24,7 +24,7 @@ __all__ = ["End", "Traffic"]
 
 EVERY_S = 0.1
 _SOURCE = (Path(__file__).parent / "pinger.py").read_text()
-_START_S = 60.0
+_START_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)

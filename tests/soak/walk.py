@@ -22,7 +22,7 @@ from tests.soak.traffic import EVERY_S, End, Traffic
 
 __all__ = ["Limit", "options", "walk"]
 
-_READY_S = 120.0
+_READY_S = 300.0
 _SHOWN = 20
 
 
@@ -30,7 +30,7 @@ _SHOWN = 20
 class Limit:
     """When a walk begins to end: after a time, or with `steps` after so many steps."""
 
-    seconds: float
+    seconds: float = 0.0
     steps: int | None = None
 
     def reached(self, began_s: float, steps: int) -> bool:
@@ -51,26 +51,25 @@ def options(hosts: int) -> LabOptions:
     )
 
 
-def walk(seed: int, limit: Limit, *, hosts: int = 4) -> None:
-    """Make a lab and walk over it.
+def walk(lab: Lab, seed: int, limit: Limit) -> None:
+    """Walk over a lab that was made with :func:`options`.
 
     Raises:
         LabError: A ping was lost that no step explains, a host is not as the leases say, did not
             recover in time, or something grew. The lab's logs are kept.
     """
-    print(f"seed {seed}: {hosts} hosts, 3 members of etcd, a ping every {EVERY_S:g} s", flush=True)
-    with Lab.up(options(hosts)) as lab:
-        run = _Run(lab, seed)
-        try:
-            run.prepare()
-            run.go(limit)
-        except LabError:
-            print(f"repeat it: python -m tests.soak --seed {seed} --steps {run.steps}")
-            print(f"logs: {keep_logs(lab.name)}", flush=True)
-            raise
-        finally:
-            run.traffic.close()
-            run.report()
+    print(f"seed {seed}: {len(lab.hosts)} hosts, a ping of every pair every {EVERY_S:g} s")
+    run = _Run(lab, seed)
+    try:
+        run.prepare()
+        run.go(limit)
+    except LabError:
+        print(f"repeat it: python -m tests.soak --seed {seed} --steps {run.steps}")
+        print(f"logs: {keep_logs(lab.name)}", flush=True)
+        raise
+    finally:
+        run.traffic.close()
+        run.report()
 
 
 class _Run:
@@ -87,7 +86,8 @@ class _Run:
 
     def prepare(self) -> None:
         """Start a container on each host, and note what is to be so again at the end."""
-        self.lab.wait_ready(_READY_S)
+        for host in self.lab.hosts.values():
+            wait_until(host.ready, _READY_S, f"{host.name} to be ready", every_s=0.5)
         first = next(iter(self.lab.hosts.values()))
         first.agentctl("config", "set", "--level", "3")
         for host in self.lab.hosts.values():
