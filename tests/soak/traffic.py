@@ -45,6 +45,24 @@ class End:
         return self.host if self.network == "bridge" else f"{self.host}/{self.container}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a container is. After a boot of its host it may have the same process id again."""
+
+    pid: int
+    address: str
+    since: str
+
+    @classmethod
+    def of(cls, inspected: dict[str, Any], network: str) -> _Place | None:
+        """Read Docker's inspection; None while the container is off."""
+        state, networks = inspected["State"], inspected["NetworkSettings"]["Networks"]
+        address = networks.get(network, {}).get("IPAddress")
+        if not (state["Running"] and state["Pid"] and address):
+            return None
+        return cls(state["Pid"], address, state["StartedAt"])
+
+
 class _Source:
     """A pinger that runs in the namespace of one container, as it is now.
 
@@ -52,11 +70,11 @@ class _Source:
         seen: By target: how many were sent and answered, and when the last answer came.
     """
 
-    def __init__(self, traffic: Traffic, end: End, pid: int, address: str) -> None:
-        self.pid, self.address = pid, address
+    def __init__(self, traffic: Traffic, end: End, place: _Place) -> None:
+        self.place = place
         self.seen: dict[str, tuple[int, int, float]] = {}
         self._traffic, self._name = traffic, end.name
-        inside = ["nsenter", f"--net=/proc/{pid}/ns/net", "python3", "-I", "-c", _SOURCE]
+        inside = ["nsenter", f"--net=/proc/{place.pid}/ns/net", "python3", "-I", "-c", _SOURCE]
         self._process = subprocess.Popen(
             traffic.lab.hosts[end.host].enter([*inside, str(EVERY_S)]),
             stdin=subprocess.PIPE,
@@ -129,14 +147,14 @@ class Traffic:
     def follow(self, end: End) -> None:
         """Ping from and to a container, as it is now: another process, maybe another address."""
         host = self.lab.hosts[end.host]
-        pid, address = wait_until(
-            lambda: _place(host.inspect(end.container), end.network), _START_S, end.name
+        place = wait_until(
+            lambda: _Place.of(host.inspect(end.container), end.network), _START_S, end.name
         )
         there = self._sources.get(end)
-        if there is not None and (there.pid, there.address) == (pid, address):
+        if there is not None and there.place == place:
             return
         self._retire(end)
-        self._sources[end] = _Source(self, end, pid, address)
+        self._sources[end] = _Source(self, end, place)
         self._aim()
 
     def forget(self, end: End) -> None:
@@ -158,7 +176,7 @@ class Traffic:
         for end, source in self._sources.items():
             source.aim(
                 {
-                    other.name: there.address
+                    other.name: there.place.address
                     for other, there in self._sources.items()
                     if other.network == end.network and other.host != end.host
                 }
@@ -218,10 +236,3 @@ class Traffic:
 def _added(counts: tuple[int, int], source: _Source) -> tuple[int, int]:
     seen = source.seen.values()
     return counts[0] + sum(each[0] for each in seen), counts[1] + sum(each[1] for each in seen)
-
-
-def _place(inspected: dict[str, Any], network: str) -> tuple[int, str] | None:
-    """Return a container's first process and its address in a network; None while it is off."""
-    state, networks = inspected["State"], inspected["NetworkSettings"]["Networks"]
-    address = networks.get(network, {}).get("IPAddress")
-    return (state["Pid"], address) if state["Running"] and state["Pid"] and address else None
