@@ -6,11 +6,12 @@ import os
 import struct
 import tarfile
 import tomllib
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
-from hostmesh_lab import paths, state, toml
+from hostmesh_lab import cgroups, paths, state, toml
 from hostmesh_lab.errors import LabError, WaitTimeout
 from hostmesh_lab.filesystems import apt_sources, lab_image
 from hostmesh_lab.machine_state import MachineState
@@ -183,6 +184,24 @@ class TestRecords:
         assert state.default_name() == "demo"
         left_up("other")
         assert state.default_name() == "lab"
+
+    def test_a_lab_of_another_pid_namespace_is_not_taken_for_dead(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A bench in a namespace of its own must not clear the labs beside it."""
+        monkeypatch.setattr(cgroups, "mount_point", lambda: tmp_path)
+        events = cgroups.lab_group("lab") / "cgroup.events"
+        events.parent.mkdir(parents=True)
+        boot = machine_boot_id()
+        record = state.Record("lab", "trixie", [], "", 1, {}, boot, 1, 2, 3, 4)
+        assert not record.alive()
+        assert record.orphaned()
+        elsewhere = replace(record, pid_namespace="pid:[1]")
+        events.write_text("populated 1\nfrozen 0\n")
+        assert elsewhere.alive()
+        assert not elsewhere.orphaned()
+        events.write_text("populated 0\nfrozen 0\n")
+        assert not elsewhere.alive()
 
     def test_a_machines_configuration_survives_its_file(self, tmp_path: Path) -> None:
         service = Service("docker", ["dockerd"], {"kind": "ping"}, restart=Restart(2, 2, 3))

@@ -34,7 +34,7 @@ _MOVED_BY = 40
 
 @dataclass(frozen=True)
 class _Deed:
-    """What a step does to a host.
+    """The way to do a step to a host, and to end it.
 
     Attributes:
         cuts: Pings with the host may be lost until it is reached again.

@@ -115,7 +115,7 @@ def _lines(host: Host, command: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a host's agent takes, and what lies in its kernel and log."""
+    """The cost of a host: of its agent, its kernel and its log."""
 
     resident_kib: int
     threads: int

@@ -64,7 +64,7 @@ class Step:
 
 @dataclass
 class _Mesh:
-    """What lasts at a moment of the walk: what began, by subject."""
+    """Everything that lasts at a moment of the walk, by subject."""
 
     hosts: dict[str, str]
     members: dict[str, str]

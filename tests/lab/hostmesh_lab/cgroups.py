@@ -51,10 +51,16 @@ def kill(group: Path, timeout_s: float = 20.0) -> None:
         return
     (group / "cgroup.kill").write_text("1")
     deadline = time.monotonic() + timeout_s
-    while "populated 1" in (group / "cgroup.events").read_text():
+    while populated(group):
         if time.monotonic() > deadline:
             raise LabError(f"processes in {group} do not end")
         time.sleep(0.01)
+
+
+def populated(group: Path) -> bool:
+    """Return whether a process runs in the group or below."""
+    events = group / "cgroup.events"
+    return events.exists() and "populated 1" in events.read_text()
 
 
 def remove(group: Path) -> None:

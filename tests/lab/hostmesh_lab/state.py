@@ -38,17 +38,30 @@ class Record:
     owner_pid: int
     owner_start: int
     topology: dict[str, object] = field(default_factory=dict)
+    pid_namespace: str = field(default_factory=lambda: os.readlink("/proc/self/ns/pid"))
 
     @property
     def holder(self) -> Proc:
         return Proc(self.holder_pid, self.holder_start)
 
     def alive(self) -> bool:
-        """Whether the lab runs: the same run of the machine, and its first process still there."""
-        return self.machine_boot_id == machine_boot_id() and self.holder.alive()
+        """Whether the lab runs: the same run of the machine, and its first process still there.
+
+        Process ids of another PID namespace mean nothing here; the lab's cgroup does.
+        """
+        if self.machine_boot_id != machine_boot_id():
+            return False
+        if self._elsewhere():
+            return cgroups.populated(cgroups.lab_group(self.name))
+        return self.holder.alive()
+
+    def _elsewhere(self) -> bool:
+        return self.pid_namespace != os.readlink("/proc/self/ns/pid")
 
     def orphaned(self) -> bool:
         """Return whether it was to end with a process that is gone."""
+        if self._elsewhere():
+            return False
         return self.owner_pid != 0 and not Proc(self.owner_pid, self.owner_start).alive()
 
     def save(self) -> None:
