@@ -85,6 +85,7 @@ _DOCKER_BUSY_S = 180.0
 def run_forever(settings: Settings, source: Source) -> int:
     """Run the agent until SIGTERM or SIGINT. The data path stays when it ends (promise 3)."""
     agent = HostAgent(settings, source)
+    agent.follow_process()
     agent.run()
     return 0
 
@@ -131,7 +132,7 @@ class HostAgent:
             inbox.post(events.ConditionsFound(ConditionSource.COPY_DAMAGED, (damaged,)))
         self._client = EtcdClient(etcd)
         if copy is not None:
-            self._client.clusters.pin(copy.view.cluster_id)
+            self._client.pin(copy.view.cluster_id)
         self._endpoint_finder = EndpointFinder(
             settings, client=self._client, post=inbox.post, jobs=jobs
         )
@@ -312,6 +313,14 @@ class HostAgent:
             *servers,
         )
 
+    def follow_process(self) -> None:
+        """Follow signals and unexpected exceptions; only on the process's main thread."""
+        threads = self._inbox.poster(partial(events.ConditionsFound, ConditionSource.THREADS))
+        threading.excepthook = ThreadErrors(threads)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: self._inbox.post(events.Stop()))
+        signal.signal(signal.SIGHUP, lambda _number, _frame: self._inbox.post(events.Reload()))
+
     def run(self) -> None:
         """Start every thread, run the loop in this one, stop every thread."""
         self._log.info(
@@ -322,11 +331,6 @@ class HostAgent:
             left=self._state.now.left,
         )
         self._observer.happened("agent-started", f"hostmesh-agent {__version__} started")
-        threads = self._inbox.poster(partial(events.ConditionsFound, ConditionSource.THREADS))
-        threading.excepthook = ThreadErrors(threads)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda _number, _frame: self._inbox.post(events.Stop()))
-        signal.signal(signal.SIGHUP, lambda _number, _frame: self._inbox.post(events.Reload()))
         try:
             self._start_rule_monitor()
             # The monitor subscribes before the first look: nothing falls between the two.
