@@ -73,7 +73,7 @@ class Actions:
             Action.RECORD_SUBNET: self.observer.subnet_held,
             Action.RECORD_UPLINK: self.observer.uplink_changed,
             Action.RECORD_RESTART: self.observer.docker_restarted,
-            Action.PIN_CLUSTER: self.client.clusters.pin,
+            Action.PIN_CLUSTER: self.client.pin,
             Action.RECONNECT_ETCD: self.client.reconnect,
             Action.SET_BOUNDS: partial(setattr, self.registry, "bounds"),
             Action.REREAD_CONFIG: lambda *_: self.directory.look_again(),

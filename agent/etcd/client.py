@@ -49,12 +49,17 @@ class EtcdClient:
         self.settings = settings
         self._calls = Calls(settings)
         self.clusters = self._calls.clusters
-        """Which cluster each endpoint belongs to; the owner pins the mesh's."""
+        """Which cluster each endpoint belongs to."""
         self._pool = self._calls.pool
 
     def close(self) -> None:
         """Close the connections; calls under way in other threads end with an error."""
         self._calls.close()
+
+    def pin(self, cluster_id: int) -> None:
+        """Say which cluster is the mesh's, and use its members as evenly as the other hosts do."""
+        self.clusters.pin(cluster_id)
+        self._pool.spread()
 
     def reconnect(self) -> None:
         """Drop the connections and make new ones: this host's own address has changed.

@@ -7,6 +7,7 @@ not only gRPC's, which leaves a member when its connection breaks.
 
 from __future__ import annotations
 
+import random
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -94,7 +95,7 @@ def _open(endpoint: str, settings: EtcdSettings) -> Connection:
 
 
 class ConnectionPool:
-    """The endpoints in the order of settings, one of them current. Thread-safe.
+    """The endpoints, in the order in which they are tried, one of them current. Thread-safe.
 
     Args:
         settings: Endpoints and certificates. Files are read when a channel is opened.
@@ -103,6 +104,7 @@ class ConnectionPool:
     def __init__(self, settings: EtcdSettings) -> None:
         self._settings = settings
         self._endpoints = settings.endpoints
+        self._order = settings.endpoints
         self._unknown_because: EtcdUnavailable | None = None
         self._lock = threading.Condition()
         self._opened: dict[str, Connection] = {}
@@ -118,6 +120,19 @@ class ConnectionPool:
         """All endpoints: as in settings, or as found since."""
         return self._endpoints
 
+    def spread(self) -> None:
+        """Try the endpoints in an order of this host's own, so that the hosts use all members.
+
+        The current one stays current once it was used. Only for a host that knows which cluster
+        is the mesh's: without that, hosts whose settings mix two clusters must all ask the same.
+        """
+        with self._lock:
+            now = self._endpoint() if self._opened else ""
+            others = [each for each in self._endpoints if each != now]
+            random.shuffle(others)
+            self._order = (now, *others) if now else tuple(others)
+            self._current = 0
+
     def use(self, endpoints: tuple[str, ...]) -> None:
         """Take these endpoints from now on. The current one stays current if it is among them.
 
@@ -127,8 +142,8 @@ class ConnectionPool:
         with self._lock:
             if self._closed or endpoints == self._endpoints:
                 return
-            now = self._endpoints[self._current] if self._endpoints else ""
-            self._endpoints = endpoints
+            now = self._endpoint()
+            self._endpoints = self._order = endpoints
             self._current = endpoints.index(now) if now in endpoints else 0
             gone = [self._opened.pop(name) for name in tuple(self._opened) if name not in endpoints]
             self._lock.notify_all()
@@ -158,12 +173,15 @@ class ConnectionPool:
                 because = self._unknown_because
                 message = because.message if because else "etcd is being looked for in DNS"
                 raise EtcdUnavailable(message, hint=because.hint if because else "")
-            return self._connection(self._endpoints[self._current] if self._endpoints else "")
+            return self._connection(self._endpoint())
 
     def of(self, endpoint: str) -> Connection:
         """Return the member of one of the endpoints; raises as :meth:`current`."""
         with self._lock:
             return self._connection(endpoint)
+
+    def _endpoint(self) -> str:
+        return self._order[self._current] if self._order else ""
 
     def _connection(self, endpoint: str) -> Connection:
         if self._closed:
@@ -177,13 +195,12 @@ class ConnectionPool:
     def leave(self, connection: Connection, reason: str) -> None:
         """Move on to the next endpoint, unless another thread did already."""
         with self._lock:
-            endpoints = self._endpoints
-            if self._closed or len(endpoints) <= 1:
+            if self._closed or len(self._order) <= 1:
                 return
-            if endpoints[self._current] != connection.endpoint:
+            if self._endpoint() != connection.endpoint:
                 return
-            self._current = (self._current + 1) % len(endpoints)
-            following = endpoints[self._current]
+            self._current = (self._current + 1) % len(self._order)
+            following = self._endpoint()
         _log.info(
             "etcd-endpoint-changed",
             left=connection.endpoint,
