@@ -1,0 +1,324 @@
+"""A large mesh on one machine: what its etcd and each of its hosts have to do.
+
+    .venv/bin/python -m tests.bench.scale.fleet [--quick] [--hosts N] [--etcds 1|3] [STEP…]
+
+Every host is the shipped agent with a network namespace and connections to etcd of its own, many in
+one process (root; the program makes its namespaces). Steps: join, steady, reboot, restart,
+containers; the first is always done. The hosts share this machine's processors, so a time in which
+something happened says more of the machine than of a mesh; what it cost does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from agent.etcd import kv
+from agent.model import LEVEL
+from agent.registry.records import CONFIG, encode_config
+from agent.registry.registry import Registry
+from tests.bench.harness import Bench
+from tests.bench.scale.etcds import Etcds, Work
+from tests.bench.scale.hosts import Cost, Hosts, Times
+from tests.etcd.support import etcdlab
+
+_INSIDE = "HOSTMESH_BENCH_INSIDE"
+_STEPS = ("join", "steady", "reboot", "restart", "containers")
+_CONFIG = replace(etcdlab.config("10.0.0.0/8", 22), level=LEVEL)
+_QUICK = 40
+_SETTINGS = """
+ip link set lo up
+ip address add 172.16.0.1/32 dev lo
+sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.default.proxy_arp=1 net.ipv4.conf.default.rp_filter=0
+exec "$@"
+"""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large the run is.
+
+    Attributes:
+        join_s: All hosts start in this time.
+        windows, window_s: Of the steady state.
+        containers: On each host.
+        changes: Of containers, one every tenth of a second.
+        timeout_s: Of each step.
+    """
+
+    hosts: int
+    etcds: int
+    join_s: float
+    windows: int
+    window_s: float
+    containers: int
+    changes: int
+    timeout_s: float
+
+
+class Fleet:
+    """A mesh under the bench's eyes."""
+
+    def __init__(
+        self, bench: Bench, sizes: Sizes, etcds: Etcds, hosts: Hosts, mesh: Registry
+    ) -> None:
+        self._bench = bench
+        self._sizes = sizes
+        self._etcds = etcds
+        self._hosts = hosts
+        self._mesh = mesh
+        self._began: tuple[Work, Cost] | None = None
+
+    # --- steps ----------------------------------------------------------------------------
+
+    def join(self) -> None:
+        """All hosts join a mesh that has none, within ``join_s``."""
+        self._begin()
+        self._hosts.all("expect", routes=self._sizes.hosts)
+        began_s = self._hosts.start(self._sizes.join_s)
+        times = self._arrived()
+        self._report_times("join", began_s, times)
+        self._report_cost("join", per="host")
+        self._report_records()
+
+    def steady(self) -> None:
+        """Nothing happens."""
+        time.sleep(self._sizes.window_s)
+        cpu, agents, requests, sent, received = [], [], [], [], []
+        for _ in range(self._sizes.windows):
+            self._begin()
+            time.sleep(self._sizes.window_s)
+            work, cost = self._done()
+            hosts = self._sizes.hosts * work.at_s
+            cpu.append(1e6 * work.cpu_s / hosts)
+            agents.append(1e6 * cost.cpu_s / hosts)
+            requests.append(60 * sum(work.requests.values()) / hosts)
+            sent.append(work.sent / hosts)
+            received.append(work.received / hosts)
+        for name, values, unit in (
+            ("etcd's processor time per host", cpu, "us/s"),
+            ("an agent's processor time", agents, "us/s"),
+            ("requests of a host", requests, "per minute"),
+            ("bytes to a host", sent, "B/s"),
+            ("bytes from a host", received, "B/s"),
+        ):
+            self._bench.value(f"steady: {name}", values, unit=unit)
+        self._report_levels("steady")
+
+    def reboot(self) -> None:
+        """All hosts lose power and are back at once."""
+        self._hosts.reboot()
+        self._begin()
+        self._hosts.all("expect", routes=self._sizes.hosts)
+        began_s = self._hosts.start(0.0)
+        times = self._arrived()
+        self._report_times("reboot", began_s, times)
+        self._report_cost("reboot", per="host")
+
+    def restart(self) -> None:
+        """All members of etcd are killed and start again."""
+        cost = self._hosts.cost()
+        began_s = self._etcds.restart()
+        self._began = (self._etcds.nothing(began_s), cost)
+        revision = self._mark()
+        self._hosts.all("expect", routes=self._sizes.hosts, revision=revision)
+        times = self._arrived()
+        self._report_times("restart", began_s, times, leases=False)
+        self._report_cost("restart", per="host")
+
+    def containers(self) -> None:
+        """Every host runs containers, then ten of them change each second."""
+        sizes = self._sizes
+        everything = sizes.hosts * sizes.containers
+        self._begin()
+        config = self._mesh.snapshot().config
+        assert config is not None
+        put = kv.put(
+            self._mesh.keys.of(CONFIG), encode_config(replace(config, domain="mesh.internal"))
+        )
+        self._mesh.client.txn("turn names on", [], [put])
+        began_s = time.monotonic()
+        self._hosts.all("containers", each=sizes.containers)
+        self._hosts.all("expect", endpoints=everything - sizes.containers)
+        self._report_times("containers", began_s, self._arrived(), leases=False)
+        self._report_cost("containers", per="host")
+        self._bench.fact("containers: records", everything)
+        self._begin()
+        began_s, late_s = time.monotonic(), 0.0
+        for number in range(sizes.changes):
+            due_s = began_s + number / 10
+            time.sleep(max(0.0, due_s - time.monotonic()))
+            late_s = max(late_s, time.monotonic() - due_s)
+            self._hosts.change(
+                number * 7919 % sizes.hosts,
+                count=sizes.containers,
+                changed=number % sizes.containers,
+                healthy=bool(number // sizes.hosts % 2 == 0),
+            )
+        time.sleep(2)
+        self._report_cost("changes", per="change", count=sizes.changes)
+        self._bench.fact("changes: latest was late by, s", round(late_s, 2))
+
+    # --- measuring ------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        self._began = (self._etcds.work(), self._hosts.cost())
+
+    def _done(self) -> tuple[Work, Cost]:
+        assert self._began is not None
+        work, cost = self._began
+        now = self._hosts.cost()
+        return self._etcds.work().since(work), replace(now, cpu_s=now.cpu_s - cost.cpu_s)
+
+    def _arrived(self) -> Sequence[Times]:
+        return self._hosts.await_all(self._sizes.timeout_s, print)
+
+    def _mark(self) -> int:
+        """Write a record that every host sees and none acts on; return its revision."""
+        key = f"{self._mesh.keys.prefix}/bench/mark".encode()
+        return self._mesh.client.txn("mark", [], [kv.put(key, b"x")]).revision
+
+    def _report_times(
+        self, step: str, began_s: float, times: Sequence[Times], *, leases: bool = True
+    ) -> None:
+        fact, hosts = self._bench.fact, len(times)
+        met = sorted(each.met_s - began_s for each in times if each.met_s)
+        fact(f"{step}: hosts that arrived", f"{len(met)} of {hosts}")
+        if leases:
+            got = sorted(each.leased_s - each.started_s for each in times if each.leased_s)
+            if got:
+                fact(f"{step}: start to lease, s", _spread(got))
+                last = max(each.leased_s for each in times) - began_s
+                fact(f"{step}: last lease, s", round(last, 1))
+        if met:
+            fact(f"{step}: until a host is there, s", _spread(met))
+
+    def _report_cost(self, step: str, *, per: str, count: int = 0) -> None:
+        work, cost = self._done()
+        fact, count = self._bench.fact, count or self._sizes.hosts
+        fact(f"{step}: took, s", round(work.at_s, 1))
+        fact(f"{step}: etcd's processor time, s", round(work.cpu_s, 2))
+        fact(f"{step}: etcd's processor time per {per}, ms", round(1e3 * work.cpu_s / count, 2))
+        fact(f"{step}: agents' processor time per {per}, ms", round(1e3 * cost.cpu_s / count, 1))
+        fact(f"{step}: requests per {per}", _counts(work.requests, count))
+        fact(f"{step}: answers per {per}", _counts(work.answers, count))
+        fact(f"{step}: from etcd, MB", round(work.sent / 1e6, 1))
+        fact(f"{step}: to etcd, MB", round(work.received / 1e6, 1))
+        fact(f"{step}: raft proposals", int(work.proposals))
+        self._report_levels(step, work)
+
+    def _report_levels(self, step: str, work: Work | None = None) -> None:
+        work = work or self._etcds.work()
+        cost = self._hosts.cost()
+        fact = self._bench.fact
+        fact(
+            f"{step}: etcd's memory now and at its peak, MB",
+            _rounded(work.resident_mb, work.peak_mb),
+        )
+        fact(f"{step}: etcd's database, MB", round(work.db_mb, 2))
+        fact(f"{step}: watch streams of each member", list(work.streams))
+        fact(f"{step}: watches", work.watches)
+        fact(f"{step}: connections of each member", list(work.connections))
+        if work.fsyncs:
+            fact(f"{step}: mean fsync, ms", round(1e3 * work.fsync_s / work.fsyncs, 2))
+        fact(f"{step}: memory of an agent, MB", round(cost.resident_mb / self._sizes.hosts, 2))
+        fact(f"{step}: threads of an agent", round(cost.threads / self._sizes.hosts, 1))
+
+    def _report_records(self) -> None:
+        found = self._mesh.client.range(b"/hostmesh", b"/hostmesi", limit=0)
+        size = sum(len(each.key) + len(each.value) for each in found.records)
+        self._bench.fact("records of the mesh", len(found.records))
+        self._bench.fact("bytes of its records", size)
+
+
+def _rounded(*values: float) -> list[float]:
+    return [round(each, 1) for each in values]
+
+
+def _counts(counts: Counter[str], per: int) -> dict[str, float]:
+    values = {name: round(number / per, 2) for name, number in sorted(counts.items())}
+    return {name: number for name, number in values.items() if number}
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    """Return median, 95th percentile and the longest."""
+    return {
+        "p50": round(statistics.median(values), 2),
+        "p95": round(values[int(0.95 * (len(values) - 1))], 2),
+        "max": round(values[-1], 2),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--quick", action="store_true", help="40 hosts, in about a minute and a half"
+    )
+    parser.add_argument("--hosts", type=int)
+    parser.add_argument("--etcds", type=int, choices=(1, 3), default=1)
+    parser.add_argument("--timeout", type=float, default=900, help="seconds for each step")
+    parser.add_argument("steps", nargs="*", metavar="STEP", help=", ".join(_STEPS))
+    arguments = parser.parse_args()
+    if unknown := set(arguments.steps) - set(_STEPS):
+        parser.error(f"there is no step {min(unknown)}")
+    if _INSIDE not in os.environ:
+        sys.exit(_inside())
+    hosts = arguments.hosts or (_QUICK if arguments.quick else 1_000)
+    sizes = Sizes(
+        hosts=hosts,
+        etcds=arguments.etcds,
+        join_s=60 * hosts / 1_000,
+        windows=6,
+        window_s=2.0 if arguments.quick else 15.0,
+        containers=10,
+        changes=50 if arguments.quick else 300,
+        timeout_s=arguments.timeout,
+    )
+    bench = Bench(f"fleet-{hosts}-{sizes.etcds}")
+    for name, value in (("hosts", hosts), ("members of etcd", sizes.etcds)):
+        bench.fact(name, value)
+    steps = [each for each in _STEPS if each == "join" or each in (arguments.steps or _STEPS)]
+    with tempfile.TemporaryDirectory(prefix="hm-fleet-", dir="/dev/shm") as folder:
+        run(bench, sizes, Path(folder), steps)
+    sys.exit(bench.finish())
+
+
+def run(bench: Bench, sizes: Sizes, folder: Path, steps: Sequence[str]) -> None:
+    resolv_conf = folder / "resolv.conf"  # an address of the machine's own may lie in the CIDR
+    resolv_conf.write_text("nameserver 127.0.0.53\n")
+    subprocess.run(["mount", "--bind", resolv_conf, "/etc/resolv.conf"], check=True)
+    etcds = Etcds(sizes.etcds)
+    with etcds.running(), etcdlab.registry(*etcds.members) as mesh:
+        mesh.create_config(_CONFIG)
+        hosts = Hosts(sizes.hosts, etcds.endpoints, folder)
+        with hosts.booted():
+            fleet = Fleet(bench, sizes, etcds, hosts, mesh)
+            for each in steps:
+                print(f"--- {each}")
+                step: Callable[[], None] = getattr(fleet, each)
+                step()
+
+
+def _inside() -> int:
+    """Run this program in namespaces of its own, where every process ends with it."""
+    etcdlab.binaries()  # out here, where there is a network
+    unshare = ["unshare", "--net", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc"]
+    command = [sys.executable, "-m", "tests.bench.scale.fleet", *sys.argv[1:]]
+    return subprocess.run(
+        [*unshare, "sh", "-ec", _SETTINGS, "sh", *command],
+        env={**os.environ, _INSIDE: "1"},
+        check=False,
+    ).returncode
+
+
+if __name__ == "__main__":
+    main()

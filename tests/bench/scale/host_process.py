@@ -1,0 +1,121 @@
+"""A process with many hosts, which the bench commands by lines of JSON.
+
+    python -m tests.bench.scale.host_process FOLDER BOOT FIRST COUNT ENDPOINT…
+
+BOOT counts the boots of these hosts: their boot id follows from it, as a rebooted machine has
+another one. Each line on standard input is [METHOD, {arguments}], each on standard output its
+result.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from agent import log
+from agent.etcd import connections
+from agent.settings import LogSettings
+from tests.bench.scale.light_agent import Goal, LightAgent, cables
+
+_LOOK_S = 0.1
+_NICE = 3
+"""etcd shares the processors with its clients here and nowhere else: it comes first."""
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class HostProcess:
+    """The hosts of this process."""
+
+    def __init__(self, folder: Path, boot: int, numbers: range, etcd: tuple[str, ...]) -> None:
+        self._agents = [LightAgent(each, folder, etcd) for each in numbers]
+        self._goal = Goal()
+        self._looks = threading.Thread(target=self._look, daemon=True)
+        self._looks.start()
+        commands = "\n".join(cables(self._agents, boot)) + "\n"
+        subprocess.run(["ip", "-batch", "-"], input=commands, text=True, check=True)
+        for each in self._agents:
+            each.plug()
+
+    def start(self, over_s: float = 0.0, wait_s: float = 0.0) -> None:
+        """Start all agents at equal distances over a time, the first one after a wait."""
+
+        def run() -> None:
+            began_s = time.monotonic() + wait_s
+            for index, each in enumerate(self._agents):
+                time.sleep(
+                    max(0.0, began_s + over_s * index / len(self._agents) - time.monotonic())
+                )
+                each.start()
+
+        threading.Thread(target=run, daemon=True).start()
+
+    def expect(self, **goal: int) -> None:
+        """Note from now on when a host arrives at this goal."""
+        self._goal = Goal(**goal)
+        for each in self._agents:
+            each.met_s = 0.0
+
+    def times(self) -> list[tuple[float, float, float]]:
+        """Return for each host when it started, got its lease, and arrived; 0 for not yet."""
+        return [(each.started_s, each.leased_s, each.met_s) for each in self._agents]
+
+    def cost(self) -> dict[str, float]:
+        """Return what this process has used so far."""
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return {
+            "cpu_s": time.process_time(),
+            "resident_mb": pages * resource.getpagesize() / 1e6,
+            "threads": sum(1 for _ in Path("/proc/self/task").iterdir()),
+        }
+
+    def missing(self) -> list[str]:
+        """Return what hosts that have not arrived say of themselves."""
+        return [f"host{each.number}: {each.excuse}" for each in self._agents if not each.met_s]
+
+    def containers(self, each: int) -> None:
+        """Run so many containers on every host."""
+        for agent in self._agents:
+            agent.run_containers(each)
+
+    def change(self, number: int, count: int, changed: int, healthy: bool) -> float:
+        """Change one container's health; return when."""
+        agent = next(each for each in self._agents if each.number == number)
+        agent.run_containers(count, changed, healthy)
+        return time.monotonic()
+
+    def _look(self) -> None:
+        while True:
+            for each in self._agents:
+                each.look(self._goal)
+            time.sleep(_LOOK_S)
+
+
+def main() -> None:
+    folder, boot, first, count, *etcd = sys.argv[1:]
+    os.nice(_NICE)
+    log.configure(LogSettings(level="error"), stream=sys.stderr, is_tty=False)
+    # Channels of one process share a connection to a server by default. Hosts do not.
+    own = ("grpc.use_local_subchannel_pool", 1)
+    connections.CHANNEL_OPTIONS = (*connections.CHANNEL_OPTIONS, own)
+    boot_id = Path(folder) / f"boot-{boot}-{first}"
+    boot_id.write_text(f"{uuid.uuid5(uuid.NAMESPACE_OID, boot)}\n")
+    subprocess.run(["mount", "--bind", boot_id, _BOOT_ID], check=True)
+    numbers = range(int(first), int(first) + int(count))
+    hosts = HostProcess(Path(folder), int(boot), numbers, tuple(etcd))
+    print("null", flush=True)
+    for line in sys.stdin:
+        method, arguments = json.loads(line)
+        answer: Any = getattr(hosts, method)(**arguments)
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
