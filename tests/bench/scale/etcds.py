@@ -1,4 +1,4 @@
-"""The etcd of the bench: one member or three, and what each says of its own work."""
+"""The etcd of the bench: one member or three, with the counters of their work."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FLAGS = ("--heartbeat-interval", "100", "--election-timeout", "1000")
 
 @dataclass(frozen=True)
 class Work:
-    """What all members did up to a moment, or between two.
+    """The work of all members up to a moment, or between two.
 
     Attributes:
         requests, answers: Messages from and to clients by method, streams included.
