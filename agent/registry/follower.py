@@ -21,15 +21,16 @@ from agent.etcd.kv import Event
 from agent.etcd.watch import WatchStream
 from agent.retry import Backoff
 
-__all__ = ["Follower", "Records"]
+__all__ = ["PROGRESS_EVERY_S", "SILENCE_S", "Follower", "Records"]
 
 _V = TypeVar("_V")
 _V_co = TypeVar("_V_co", covariant=True)
 
 _log = structlog.get_logger()
 
-_PROGRESS_EVERY_S = 4.0
-_SILENCE_S = 8.0
+PROGRESS_EVERY_S = 7.5
+"""An idle host asks etcd no more than this, three keep-alives in 30 s and whether it is open."""
+SILENCE_S = 10.0
 """A watch that has not even answered a progress request for that long is dead.
 With one call's deadline (5 s) on top, a stopped server is reported within 15 s."""
 
@@ -205,7 +206,7 @@ class Follower(Generic[_V]):
     def _drain(self, stream: WatchStream, records: Records[_V]) -> None:
         asked_s = heard_s = now_s = started_s = self._clock()
         while self._wanted.is_set() and not (self._stop.is_set() or self._again.is_set()):
-            due_s = min(asked_s + _PROGRESS_EVERY_S, heard_s + _SILENCE_S)
+            due_s = min(asked_s + PROGRESS_EVERY_S, heard_s + SILENCE_S)
             events = stream.next(due_s - now_s)
             now_s = self._clock()
             if events is not None:
@@ -213,7 +214,7 @@ class Follower(Generic[_V]):
                 self._contact()
                 if events:
                     self._fold(stream, records, list(events))
-            if now_s - heard_s >= _SILENCE_S:
+            if now_s - heard_s >= SILENCE_S:
                 raise EtcdUnavailable(
                     f"{stream.connection.endpoint} has been silent for {now_s - heard_s:.0f} s",
                     hint="is etcd stopped there, or the network between cut?",
@@ -221,7 +222,7 @@ class Follower(Generic[_V]):
             if self._short_watches and now_s - started_s > _STEADY_S:
                 self._short_watches = 0
                 self._report(None)
-            if now_s - asked_s >= _PROGRESS_EVERY_S:
+            if now_s - asked_s >= PROGRESS_EVERY_S:
                 asked_s = now_s
                 stream.request_progress()
 
