@@ -90,9 +90,9 @@ def lease_record(number: int, shift: int = 0, gateways: int = GATEWAYS) -> Recor
     return record(KEYS.of(LEASES, made.subnet), encode_lease(made), number)
 
 
-def heartbeat_record(number: int) -> Record:
+def heartbeat_of(number: int) -> Heartbeat:
     made = lease_of(number)
-    heartbeat = Heartbeat(
+    return Heartbeat(
         host_id=identity(number),
         host_name=made.host_name,
         node_address=made.node_address,
@@ -102,7 +102,11 @@ def heartbeat_record(number: int) -> Record:
         boot_id=f"6f1e0c0e-0000-4000-8000-{number:012d}",
         started_s=1_700_000_000.0 + number,
     )
-    return record(KEYS.of(HEARTBEATS, identity(number)), encode_heartbeat(heartbeat), number)
+
+
+def heartbeat_record(number: int) -> Record:
+    key = KEYS.of(HEARTBEATS, identity(number))
+    return record(key, encode_heartbeat(heartbeat_of(number)), number)
 
 
 def memory_record(number: int) -> Record:

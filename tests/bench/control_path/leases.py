@@ -1,10 +1,9 @@
 """Figures of leases, each beside something measured in the same run.
 
-    .venv/bin/python -m tests.bench.control_path.leases [--quick] [snapshot] [event] [claims] [down]
+    .venv/bin/python -m tests.bench.control_path.leases [snapshot] [event] [claims] [down]
 
-Real etcd in a network and PID namespace that the program makes for itself (root). Ours and the
-other's are measured in turn, or on the very same event. The form of the result is
-tests/bench/harness.py's.
+Real etcd in network and PID namespaces. Ours and the other's are measured in turn, or on the very
+same event.
 """
 
 from __future__ import annotations
@@ -25,7 +24,8 @@ from agent.model.family import Address
 from agent.registry.directory import Directory
 from agent.registry.records import LEASES, encode_lease
 from agent.registry.registry import Registry
-from tests.bench.harness import ROOT, Bench, interleave
+from tests.bench.harness import Bench, interleave
+from tests.bench.program import Options, main
 from tests.bench.statistic import Goal
 from tests.etcd.support import etcdlab
 from tests.etcd.support.etcdlab import Etcd, Heard, registry
@@ -33,8 +33,6 @@ from tests.etcd.support.hostprocess import Member
 from tests.etcd.support.storm import check, storm
 from tests.waiting import eventually
 
-_INSIDE = "HOSTMESH_BENCH_INSIDE"
-_MODULE = "tests.bench.control_path.leases"
 _LEASES = 10_000
 _STORMS = 6
 _SHARES = 6
@@ -198,38 +196,26 @@ def _share(member: Member, seconds: float) -> float:
     return (member.cpu_s() - before_s) / (time.monotonic() - started_s)
 
 
-FIGURES: dict[str, Callable[[Bench, bool], None]] = {
-    "snapshot": lambda bench, quick: snapshot(bench, 6 if quick else 15),
-    "event": lambda bench, quick: event(bench, 20 if quick else 300),
-    "claims": lambda bench, quick: claims(bench, 32 if quick else 256),
-    "down": lambda bench, quick: down(bench, 6 if quick else 120),
+FIGURES: dict[str, Callable[[Bench, int], None]] = {
+    "snapshot": lambda bench, rounds: snapshot(bench, max(6, rounds // 20)),
+    "event": event,
+    "claims": lambda bench, rounds: claims(bench, min(256, rounds)),
+    "down": lambda bench, rounds: down(bench, min(120, rounds)),
 }
+"""By name; they take the rounds of the quickest, an event, and do less with fewer."""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the rounds")
-    parser.add_argument("figures", nargs="*", metavar="FIGURE", help=", ".join(FIGURES))
-    words = parser.parse_args()
-    if unknown := set(words.figures) - set(FIGURES):
-        parser.error(f"there is no figure {min(unknown)}")
-    if _INSIDE not in os.environ:
-        etcdlab.binaries()  # out here, where there is a network
-        inner = ["sh", "-c", 'ip link set lo up && exec "$@"', "sh", sys.executable]
-        unshare = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        sys.exit(
-            subprocess.run(
-                [*unshare, *inner, "-m", _MODULE, *sys.argv[1:]],
-                env={**os.environ, _INSIDE: "1"},
-                check=False,
-                cwd=ROOT,
-            ).returncode
-        )
-    bench = Bench("leases")
-    for name in words.figures or FIGURES:
-        FIGURES[name](bench, words.quick)
-    sys.exit(bench.finish())
+def measure(bench: Bench, options: Options) -> None:
+    """Measure the figures that the options name, or all."""
+    for name in options.figures or FIGURES:
+        FIGURES[name](bench, options.rounds)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the program's own arguments."""
+    parser.add_argument("figures", nargs="*", metavar="FIGURE",
+                        help=", ".join(FIGURES))  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    main(measure, arguments)

@@ -1,17 +1,15 @@
 """Figures of the route reconciler, each as a ratio to something measured in the same run.
 
-    unshare -n .venv/bin/python -m tests.bench.control_path.routes
+    .venv/bin/python -m tests.bench.control_path.routes
 
-Runs in an empty network namespace only. The form of the result is tests/bench/harness.py's.
+The reconciler and what follows etcd run in this process, in a network namespace of its own.
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
 import queue
 import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -32,18 +30,12 @@ from agent.reconcile.interfaces import Operation, OperationKind, Reason, Result
 from agent.reconcile.reconciler import Permission, Reconciler, reconcile
 from tests.bench.control_path import large_mesh
 from tests.bench.harness import Bench, timed
+from tests.bench.program import Options, main
 from tests.bench.statistic import Goal
 
 CIDR = IPv4Network("10.0.0.0/8")
 GATEWAYS = 250
-ROUNDS = 7
-
-
-def prepare() -> None:
-    found = subprocess.run(["ip", "-o", "link"], check=True, capture_output=True, text=True)
-    if len(found.stdout.splitlines()) > 1:
-        sys.exit("run it in a namespace of its own: unshare -n ...")
-    large_mesh.prepare()
+_CHANGES = 500
 
 
 def peer(number: int, shift: int = 0, gateways: int = GATEWAYS) -> Lease:
@@ -77,7 +69,7 @@ def flush() -> None:
 
 
 def full_programming(
-    bench: Bench, count: int, goal: float, gateways: int = GATEWAYS, rounds: int = ROUNDS
+    bench: Bench, count: int, goal: float, gateways: int = GATEWAYS, *, rounds: int
 ) -> None:
     made = world(count, gateways)
     desired = desired_objects(made)
@@ -124,7 +116,7 @@ def run(target: Reconciler[Route]) -> int:
     return len(report.done)
 
 
-def no_change(bench: Bench, count: int) -> None:
+def no_change(bench: Bench, count: int, rounds: int) -> None:
     target = reconciler(RouteTable(), world(count))
     run(target)
 
@@ -141,11 +133,11 @@ def no_change(bench: Bench, count: int) -> None:
 
     what = f"full comparison without a change, {count} routes"
     other = "ip -j route show"
-    bench.compare(what, timed(compare), other, timed(show), rounds=ROUNDS * 4, goal=Goal(2))
+    bench.compare(what, timed(compare), other, timed(show), rounds=rounds, goal=Goal(2))
     flush()
 
 
-def one_change(bench: Bench, count: int, gateways: int, rounds: int = 500) -> None:
+def one_change(bench: Bench, count: int, gateways: int, rounds: int) -> None:
     """From an event of etcd to the route written, all of the daemon's steps between.
 
     Two agents side by side, one with ten peers and a table of its own, in turn.
@@ -156,7 +148,7 @@ def one_change(bench: Bench, count: int, gateways: int, rounds: int = 500) -> No
             large_mesh.Agent(Path(other), 10, gateways, "protocol = 141\ntable = 100"),
         )
         took: tuple[list[float], list[float]] = ([], [])
-        for number in range(rounds):
+        for number in range(_CHANGES):
             event = large_mesh.new_address(1 + number % 9, number + 1, gateways)
             for agent, times in zip(agents, took, strict=True):
                 times.append(timed(lambda a=agent, e=event: a.follow(e))())  # type: ignore[misc]
@@ -167,7 +159,7 @@ def one_change(bench: Bench, count: int, gateways: int, rounds: int = 500) -> No
         lambda: replaced_by_ip(gateways, "proto 140"),
         "among 10",
         lambda: replaced_by_ip(gateways, "proto 141 table 100"),
-        rounds=ROUNDS,
+        rounds=rounds,
         goal=Goal(1.5),
     )
     flush()
@@ -234,22 +226,21 @@ def resident_mb() -> float:
     return int(line.split()[1]) / 1024
 
 
-def main() -> None:
-    argparse.ArgumentParser(description=__doc__).parse_args()
+def measure(bench: Bench, options: Options) -> None:
+    """Measure everything of the reconciler, one after the other."""
+    rounds = options.rounds
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    prepare()
-    bench = Bench("routes")
+    large_mesh.prepare()
     bench.fact("resident with the packages loaded, MB", round(resident_mb(), 1))
-    full_programming(bench, 1_000, 3)
-    full_programming(bench, 10_000, 2.5)
-    full_programming(bench, 2_000, 3, gateways=2_000)
-    no_change(bench, 10_000)
+    full_programming(bench, 1_000, 3, rounds=rounds)
+    full_programming(bench, 10_000, 2.5, rounds=rounds)
+    full_programming(bench, 2_000, 3, gateways=2_000, rounds=rounds)
+    no_change(bench, 10_000, rounds * 4)
     drift_repair(bench, 10_000)
-    one_change(bench, 10_000, GATEWAYS)
-    one_change(bench, 10_000, 10_000)
+    one_change(bench, 10_000, GATEWAYS, rounds)
+    one_change(bench, 10_000, 10_000, rounds)
     bench.fact("resident at the end, MB", round(resident_mb(), 1))
-    sys.exit(bench.finish())
 
 
 if __name__ == "__main__":
-    main()
+    main(measure)

@@ -1,43 +1,57 @@
-"""Measure a running agent: memory, threads and CPU while nothing happens.
+"""Measure what a running agent takes while nothing happens: memory, CPU, wake-ups, requests.
 
-    flock -w 1200 /var/cache/hostmesh-lab/lab.lock \\
-        .venv/bin/python -m tests.bench.cost.running_agent [--window S] [--rounds N]
+    .venv/bin/python -m tests.bench.cost.running_agent [--quick] [--window S] [--peers N ...]
 
-Three lab hosts with Docker, so that each agent has two peers; then eight leases more. Each round is
-a window in which nothing is done. Beside the agent runs a bare gRPC client with one watch, which
-asks for progress as often as the agent does. CPU is that of all threads, by the scheduler's count;
-that of the programs which the agent runs comes as a figure of its own.
+A lab host with Docker, whose mesh has 10, 1,000 and 10,000 peers: their leases, heartbeats and
+memory records are in etcd as agents write them. Each round is a window in which nothing is done.
+Beside the agent runs a bare gRPC client with one watch, which asks for progress as often as the
+agent does, at an etcd of its own. CPU is that of all threads, ended ones included; that of the
+programs which the agent runs is a fact beside it. Requests are the messages that etcd received,
+bytes those of the agent's TCP connections to etcd, in both directions.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
+import re
+import statistics
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hostmesh_lab.cgroups import lab_group
-from hostmesh_lab.lab import Lab, LabOptions
+from hostmesh_lab.lab import CIDR, Lab, LabOptions
+from hostmesh_lab.machines.kinds import HostOptions
 
+from tests.bench.control_path.peers import transactions
 from tests.bench.harness import Bench
+from tests.bench.program import Options, main
 from tests.bench.statistic import Goal
+from tests.waiting import eventually
 
-_RESIDENT_GOAL_MB = 60
-_PRIVATE_GOAL_MB = 45
-_IDLE_GOAL_PERCENT = 0.2
-_THREADS_GOAL = 8
 _PEERS_OF_GOALS = 10
+_PEERS = (_PEERS_OF_GOALS, 1_000, 10_000)
+_GOALS = {"resident_mb": 60.0, "private_mb": 45.0, "idle_percent": 0.2, "requests": 15.0}
 _SETTLE_S = 15
+_WINDOW_S, _QUICK_WINDOW_S = 60.0, 12.0
 _PYTHON = "/opt/hostmesh/venv/bin/python"
+_BARE_PORT = 22379
 _TICKS = os.sysconf("SC_CLK_TCK")
+_SWITCHES = re.compile(r"^voluntary_ctxt_switches:\s+(\d+)$", re.MULTILINE)
+_ALL_THREADS = 2  # CPUCLOCK_SCHED of a whole process, linux/posix-timers.h
+_METRICS = """
+import sys, urllib.request
+print(urllib.request.urlopen(sys.argv[1] + "/metrics", timeout=10).read().decode())
+"""
 _BARE = """
 import sys, threading, time
 from queue import SimpleQueue
 from agent.etcd.etcd3_compat import grpc, rpc
+from agent.registry.follower import PROGRESS_EVERY_S
 channel = grpc.insecure_channel(sys.argv[1])
 requests = SimpleQueue()
 create = rpc.WatchCreateRequest(key=b"/bare", range_end=b"/barf")
@@ -45,7 +59,7 @@ requests.put(rpc.WatchRequest(create_request=create))
 answers = rpc.WatchStub(channel).Watch(iter(requests.get, None))
 threading.Thread(target=lambda: [None for _ in answers], daemon=True).start()
 while True:
-    time.sleep(4)
+    time.sleep(PROGRESS_EVERY_S)
     requests.put(rpc.WatchRequest.FromString(b"\\x1a\\x00"))
 """
 
@@ -60,6 +74,7 @@ class Cost:
     threads: int
     idle_percent: float
     programs_percent: float
+    wakeups: float
 
 
 class Process:
@@ -67,15 +82,16 @@ class Process:
 
     def __init__(self, pid: int) -> None:
         self._proc = Path(f"/proc/{pid}")
-        self._began = (0.0, 0.0, 0.0)
+        self._clock = (~pid << 3) | _ALL_THREADS
+        self._began = (0.0, 0.0, 0.0, 0)
 
     def begin(self) -> None:
         """Begin a window."""
-        self._began = (time.monotonic(), self._threads_s(), self._programs_s())
+        self._began = (time.monotonic(), self._own_s(), self._programs_s(), self._switches())
 
     def end(self) -> Cost:
         """End the window."""
-        began_s, threads_s, programs_s = self._began
+        began_s, own_s, programs_s, switches = self._began
         took_s = time.monotonic() - began_s
         names = Counter(
             (each / "comm").read_text().strip() for each in (self._proc / "task").iterdir()
@@ -85,51 +101,119 @@ class Process:
             self._mb("smaps_rollup", "Private_"),
             names["python"],
             sum(names.values()),
-            100 * (self._threads_s() - threads_s) / took_s,
+            100 * (self._own_s() - own_s) / took_s,
             100 * (self._programs_s() - programs_s) / took_s,
+            60 * (self._switches() - switches) / took_s,
         )
 
     def _mb(self, file: str, field: str) -> float:
         lines = (self._proc / file).read_text().splitlines()
         return sum(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
-    def _threads_s(self) -> float:
-        tasks = (self._proc / "task").glob("*/schedstat")
-        return sum(int(each.read_text().split()[0]) for each in tasks) / 1e9
+    def _own_s(self) -> float:
+        return time.clock_gettime(self._clock)
 
     def _programs_s(self) -> float:
         fields = (self._proc / "stat").read_text().rpartition(")")[2].split()
         return (int(fields[13]) + int(fields[14])) / _TICKS
 
+    def _switches(self) -> int:
+        """Return how often a thread went to sleep and was woken; of the threads that there are."""
+        texts = ((each / "status").read_text() for each in (self._proc / "task").iterdir())
+        found = (
+            re.search(r"^voluntary_ctxt_switches:\s+(\d+)$", text, re.MULTILINE) for text in texts
+        )
+        return sum(int(each[1]) for each in found if each)
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="what an agent that runs costs")
-    parser.add_argument("--window", type=float, default=30)
-    parser.add_argument("--rounds", type=int, default=6)
-    arguments = parser.parse_args()
-    bench = Bench("running_agent")
-    with Lab.up(LabOptions(name="agentbench", hosts=3)) as lab:
+
+class Traffic:
+    """The traffic between a host and etcd."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._url = lab.endpoints()[0]
+        self._began = (0.0, 0, 0)
+
+    def begin(self) -> None:
+        """Begin a window."""
+        self._began = (time.monotonic(), self._requests(), self._bytes())
+
+    def end(self) -> tuple[float, float]:
+        """End the window; return requests a minute, and kB an hour."""
+        began_s, requests, count = self._began
+        took_s = time.monotonic() - began_s
+        return (
+            60 * (self._requests() - requests) / took_s,
+            3600 * (self._bytes() - count) / 1000 / took_s,
+        )
+
+    def _requests(self) -> int:
+        text = self._lab.hosts["host1"].run([_PYTHON, "-c", _METRICS, self._url]).stdout
+        found = re.findall(r"^grpc_server_msg_received_total\{.*\} (\S+)$", text, re.MULTILINE)
+        return round(sum(map(float, found)))
+
+    def _bytes(self) -> int:
+        """By TCP's own count, of the connections that there are."""
+        words = ["ss", "-tinHO", "state", "established", "dport = :2379"]
+        text = self._lab.hosts["host1"].run(words).stdout
+        return sum(map(int, re.findall(r"\bbytes_(?:sent|received):(\d+)", text)))
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the program's own arguments."""
+    parser.add_argument("--window", type=float, default=0.0, metavar="S", help="length of a round")
+    parser.add_argument("--peers", type=int, nargs="+", default=[], metavar="N")
+
+
+def measure(bench: Bench, options: Options) -> None:
+    """Measure with so many peers as the options say, one mesh that grows."""
+    window_s = options.window or (_QUICK_WINDOW_S if options.quick else _WINDOW_S)
+    with Lab.up(
+        LabOptions(
+            name="costbench",
+            hosts=1,
+            host=HostOptions(settings={"mesh": {"cidr": CIDR, "subnet_len": 24}}),
+        )
+    ) as lab:
         lab.wait_ready(90)
         host = lab.hosts["host1"]
-        endpoint = lab.endpoints()[0].partition("://")[2]
-        bare = host.popen([_PYTHON, "-c", _BARE, endpoint])
+        at = lab.endpoints()[0].removeprefix("http://").rpartition(":")[0]
+        bare_at = f"{at}:{_BARE_PORT}"
+        url = f"http://{bare_at}"
+        own_etcd = lab.etcd["etcd1"].popen(
+            f"etcd --data-dir /root/bare --listen-client-urls {url} --advertise-client-urls {url}"
+            " --listen-peer-urls http://127.0.0.1:22380".split()
+        )
+        bare = host.popen([_PYTHON, "-c", _BARE, bare_at])
         host.restart_agent()  # its modules are compiled and cached now, as a package's are
         lab.wait_ready(60)
         agent = Process(pid_of(lab, "host1", "agent"))
-        client = Process(pid_of(lab, "host1", endpoint))
-        for peers in (2, _PEERS_OF_GOALS):
-            add_leases(lab, peers - 2)
-            time.sleep(_SETTLE_S)
-            figures(bench, peers, *windows(agent, client, arguments.window, arguments.rounds))
+        client = Process(pid_of(lab, "host1", bare_at))
+        before = 0
+        wanted = options.peers or (_PEERS[:1] if options.quick else _PEERS)
+        for peers in wanted:
+            add_peers(lab, before, peers)
+            before = peers
+            bench.settle()
+            found = windows(agent, client, Traffic(lab), window_s, options.rounds)
+            figures(bench, peers, found)
         bare.kill()
-    return bench.finish()
+        own_etcd.kill()
 
 
-def add_leases(lab: Lab, number: int) -> None:
-    """Publish leases as flannel would."""
-    for each in range(number):
-        lease = {"PublicIP": f"192.168.50.{100 + each}", "BackendType": "host-gw"}
-        lab.etcdctl("put", f"/hostmesh/subnets/10.{100 + each}.0.0-16", json.dumps(lease))
+def add_peers(lab: Lab, before: int, peers: int) -> None:
+    """Put the records of more hosts, and wait until the agent routes to all and is at rest."""
+    host = lab.hosts["host1"]
+    own = host.status()["subnet"]
+    for text in transactions(range(before + 1, peers + 1), "192.168.50", own):
+        lab.etcd["etcd1"].run(
+            ["etcdctl", f"--endpoints={lab.endpoints()[0]}", "txn"],
+            stdin=text,
+            env={"ETCDCTL_API": "3"},
+        )
+    count = "ip route show proto 140 | wc -l"
+    eventually(lambda: int(host.run(["sh", "-c", count]).stdout) > peers, 120, 0.5)
+    time.sleep(_SETTLE_S)
 
 
 def pid_of(lab: Lab, host: str, word: str) -> int:
@@ -142,45 +226,67 @@ def pid_of(lab: Lab, host: str, word: str) -> int:
     sys.exit(f"no process {word} on {host}")
 
 
-def windows(agent: Process, client: Process, length_s: float, rounds: int) -> list[list[Cost]]:
-    """Return what the agent and the client beside it cost in each window."""
-    found: list[list[Cost]] = [[], []]
+@dataclass(frozen=True)
+class Windows:
+    """The measurements of each window."""
+
+    length_s: float
+    agent: list[Cost]
+    client: list[Cost]
+    traffic: list[tuple[float, float]]
+
+
+def windows(
+    agent: Process, client: Process, traffic: Traffic, length_s: float, rounds: int
+) -> Windows:
+    """Measure so many windows."""
+    found = Windows(length_s, [], [], [])
+    traffic.begin()
     for _ in range(rounds):
         agent.begin()
         client.begin()
         time.sleep(length_s)
-        found[0].append(agent.end())
-        found[1].append(client.end())
+        found.agent.append(agent.end())
+        found.client.append(client.end())
+        found.traffic.append(traffic.end())
+        traffic.begin()
     return found
 
 
-def figures(bench: Bench, peers: int, agent: list[Cost], client: list[Cost]) -> None:
+def figures(bench: Bench, peers: int, found: Windows) -> None:
     """Keep the figures at so many peers; goals are for ten."""
-
-    def goal(value: float) -> Goal | None:
-        return Goal(value) if peers == _PEERS_OF_GOALS else None
-
-    resident = [each.resident_mb for each in agent]
-    private = [each.private_mb for each in agent]
-    idle = [each.idle_percent for each in agent]
     name = f"{peers} peers"
-    bench.value(f"{name}: resident", resident, unit="MB", goal=goal(_RESIDENT_GOAL_MB))
-    bench.value(f"{name}: private", private, unit="MB", goal=goal(_PRIVATE_GOAL_MB))
-    bench.value(f"{name}: idle", idle, unit="% of a core", goal=goal(_IDLE_GOAL_PERCENT))
+
+    def each(of: Sequence[Cost], field: str) -> list[float]:
+        return [float(getattr(cost, field)) for cost in of]
+
+    def value(what: str, values: Sequence[float], unit: str, field: str) -> None:
+        goal = Goal(_GOALS[field]) if peers == _PEERS_OF_GOALS and field in _GOALS else None
+        bench.value(f"{name}: {what}", values, unit=unit, goal=goal)
+
+    shown = (
+        ("resident", "MB", "resident_mb"),
+        ("private", "MB", "private_mb"),
+        ("idle", "% of a core", "idle_percent"),
+        ("wake-ups", "a minute", "wakeups"),
+    )
+    for what, unit, field in shown:
+        value(what, each(found.agent, field), unit, field)
+        mine, its = each(found.agent, field), each(found.client, field)
+        bench.ratio(f"{name}: {what}", mine, "a bare gRPC client", its, unit=unit)
+    requests, kilobytes = zip(*found.traffic, strict=True)
+    if found.length_s >= _WINDOW_S:  # shorter ones hold a few requests each
+        value("requests to etcd", requests, "a minute", "requests")
+        value("bytes to and from etcd", kilobytes, "kB an hour", "bytes")
+    else:
+        bench.fact(f"{name}: requests to etcd a minute", round(statistics.fmean(requests), 1))
+        bench.fact(f"{name}: kB to and from etcd an hour", round(statistics.fmean(kilobytes)))
     bench.fact(f"{name}: programs that it runs, % of a core, each window",
-               [round(each.programs_percent, 3) for each in agent])  # fmt: skip
-    for what, mine, its in (
-        ("resident", resident, [each.resident_mb for each in client]),
-        ("private", private, [each.private_mb for each in client]),
-        ("idle", idle, [each.idle_percent for each in client]),
-    ):
-        bench.ratio(f"{name}: {what}", mine, "a bare gRPC client", its, unit="")
-    threads = max(each.python_threads for each in agent)
-    bench.fact(f"{name}: Python threads (goal {_THREADS_GOAL})", threads)
-    bench.fact(f"{name}: all threads", max(each.threads for each in agent))
-    bench.fact("the client's Python threads", max(each.python_threads for each in client))
-    bench.fact("the client's threads", max(each.threads for each in client))
+               [round(each.programs_percent, 3) for each in found.agent])  # fmt: skip
+    for what, field in (("Python threads", "python_threads"), ("all threads", "threads")):
+        bench.fact(f"{name}: {what}", max(map(int, each(found.agent, field))))
+        bench.fact(f"the client's {what}", max(map(int, each(found.client, field))))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main(measure, arguments)

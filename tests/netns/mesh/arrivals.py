@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv4Network
 from types import TracebackType
 from typing import Self
@@ -24,6 +26,10 @@ for line in sys.stdin:
     connection.getresponse().read()
     print(time.monotonic(), flush=True)
 """
+
+
+_UNANSWERED = 1000
+"""Puts that are given to the program ahead of its answers."""
 
 
 def lease_record(number: int) -> tuple[str, str, str]:
@@ -60,6 +66,31 @@ class Lines:
             return self._seen[text]
 
 
+@contextmanager
+def lines_of(node: Node, command: list[str]) -> Iterator[Lines]:
+    """Run a program on a host, and read what it prints, until the block ends."""
+    process = _start(node, command)
+    try:
+        yield Lines(process)
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def _start(node: Node, command: list[str]) -> subprocess.Popen[str]:
+    def popen() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            env={**os.environ, "ETCDCTL_API": "3"},
+        )
+
+    return node.host.call(popen)
+
+
 class Arrivals:
     """Puts records from a host of a stage, and sees them arrive on that host.
 
@@ -68,36 +99,24 @@ class Arrivals:
     """
 
     def __init__(self, node: Node) -> None:
-        self._node = node
         etcdctl = [str(etcdlab.binaries() / "etcdctl"), "--endpoints", f"http://{ETCD}:2379"]
         self._programs = [
-            self._start(["ip", "monitor", "route"]),
-            self._start([*etcdctl, "watch", "--prefix", "/hostmesh/subnets/"]),
-            self._start([sys.executable, "-c", _PUT]),
+            _start(node, ["ip", "monitor", "route"]),
+            _start(node, [*etcdctl, "watch", "--prefix", "/hostmesh/subnets/"]),
+            _start(node, [sys.executable, "-c", _PUT]),
         ]
         self.routes, self.watch = (Lines(each) for each in self._programs[:2])
-
-    def _start(self, command: list[str]) -> subprocess.Popen[str]:
-        def popen() -> subprocess.Popen[str]:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                bufsize=1,
-                env={**os.environ, "ETCDCTL_API": "3"},
-            )
-
-        return self._node.host.call(popen)
 
     def put(self, *pairs: tuple[str, str]) -> float:
         """Put keys and values one after the other; return the monotonic time of the last answer."""
         writer, at_s = self._programs[2], 0.0
         assert writer.stdin is not None
         assert writer.stdout is not None
-        for pair in pairs:
+        for number, pair in enumerate(pairs):
+            if number >= _UNANSWERED:  # or both pipes fill up
+                at_s = float(writer.stdout.readline())
             writer.stdin.write(json.dumps(pair) + "\n")
-        for _ in pairs:
+        for _ in pairs[:_UNANSWERED]:
             at_s = float(writer.stdout.readline())
         return at_s
 

@@ -30,14 +30,10 @@ def test_every_row_of_the_table_is_a_program_of_the_common_form(program: Program
         spec = importlib.util.find_spec(f"{program.module}.__main__")
     assert spec is not None
     assert spec.origin is not None
-    assert FORM in Path(spec.origin).read_text() or program.name in UNCONVERTED
+    assert FORM in Path(spec.origin).read_text()
 
 
 FORM = "from tests.bench.program import "
-UNCONVERTED = {
-    "backends", "control_path", "leases", "routes", "running_agent", "agent_memory",
-}  # fmt: skip
-"""Programs that are yet to get the common form."""
 
 
 def test_names_and_modules_are_there_once_and_rounds_suffice_for_figures() -> None:
