@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.bench.harness import ROOT
+from tests.bench.harness import ROOT, VERSION
 from tests.bench.programs import PROGRAMS, Program
 from tests.bench.report import page, plots
 from tests.bench.report.check import committed_of
@@ -37,7 +37,7 @@ class Places:
 def newest(program: Program, folder: Path) -> Document | None:
     """Return the result that was measured last; of one commit a full one before a quick one."""
     found = [read(each) for each in folder.glob(f"{program.name}-*.json")]
-    found = [each for each in found if each["bench"] == program.name]
+    found = [each for each in found if (each["bench"], each["version"]) == (program.name, VERSION)]
     if not found:
         return None
     last = max(found, key=lambda each: str(each["at"]))

@@ -161,4 +161,6 @@ def test_the_newest_result_is_published_and_a_full_one_before_a_quick_one(tmp_pa
     later = {**quick, "at": "2999-01-01T00:00:00+00:00", "commit": "d" * 40}
     (tmp_path / "try-dddddddddd.quick.json").write_text(json.dumps(later))
     (tmp_path / "try-other-cccccccccc.json").write_text(json.dumps({**full, "bench": "try-other"}))
+    old = {"bench": "try", "version": 1, "at": "2999-02-01T00:00:00+00:00"}
+    (tmp_path / "try-eeeeeeeeee.json").write_text(json.dumps(old))
     assert newest(PROGRAM, tmp_path) == later
