@@ -39,6 +39,8 @@ _QUICK_HOSTS = 40
 _LEAST_S = 1_800
 _PER_HOST_S = 10
 """The program ends at the latest after so long, on a machine that does much else, too."""
+_SETTLE_S = 120
+_STILL_S = 10
 _CONFIG = replace(etcdlab.config("10.0.0.0/8", 22), level=LEVEL)
 _ROUTER = (
     "net.ipv4.ip_forward=1",
@@ -96,7 +98,7 @@ class Fleet:
 
     def steady(self) -> None:
         """Nothing happens."""
-        time.sleep(self._sizes.window_s)
+        self._settle()
         cpu, agents, requests, sent, received = [], [], [], [], []
         for _ in range(self._sizes.windows):
             self._begin()
@@ -182,6 +184,17 @@ class Fleet:
         work, cost = self._began
         now = self._hosts.cost()
         return self._etcds.work().since(work), replace(now, cpu_s=now.cpu_s - cost.cpu_s)
+
+    def _settle(self) -> None:
+        """Wait until no host writes: what changed with the last step is published a TTL later."""
+        until_s = time.monotonic() + _SETTLE_S
+        before, now = -1, self._revision()
+        while now != before and time.monotonic() < until_s:
+            time.sleep(_STILL_S)
+            before, now = now, self._revision()
+
+    def _revision(self) -> int:
+        return self._mesh.client.range(b"x").revision
 
     def _arrived(self) -> Sequence[Times]:
         return self._hosts.await_all(self._sizes.timeout_s, print)
@@ -280,7 +293,7 @@ def measure(bench: Bench, given: Options) -> None:
         join_s=60 * hosts / 1_000,
         windows=given.rounds,
         window_s=2.0 if given.quick else 10.0,
-        containers=10,
+        containers=max(1, (1_000 if given.quick else 10_000) // hosts),
         changes=50 if given.quick else 300,
         timeout_s=given.timeout,
     )
