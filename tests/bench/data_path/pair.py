@@ -15,7 +15,7 @@ from hostmesh_lab import shell
 from hostmesh_lab.wait import wait_until
 
 from tests.bench.data_path.ways import Way
-from tests.netns.firewall.rig.docker_rules import docker_text, jumps
+from tests.netns.firewall.rig.docker_rules import docker_text
 from tests.netns.firewall.rig.probing import Process
 from tests.netns.firewall.rig.rig import BRIDGES, HERE
 
@@ -124,8 +124,6 @@ class Host(Space):
         """Add Docker's rules."""
         text = docker_text(ENGINE).replace("10.65.", self.lease.removesuffix("0.0/16"))
         self.run("iptables-nft-restore", "--noflush", stdin=text)
-        for jump in jumps(ENGINE):
-            self.run("iptables-nft", *jump.split())
         self.run("iptables-nft", "-P", "FORWARD", "DROP")
 
     def add_rules_by_hand(self) -> None:

@@ -127,7 +127,10 @@ def test_promise_8_with_wireguard_nothing_may_come_in_the_clear(host: Host, run:
         capture_output=True,
         text=True,
     ).stdout
-    assert f"-i eth0 -m set ! --match-set {NAME} src" in rules, "not even by an empty set"
+    assert f"-i eth0 -m set --match-set {NAME} src" in rules, "its empty set accepts nothing"
+    assert '-i eth0 -m comment --comment "hostmesh: forged, or a host' in rules, (
+        "the rest is dropped"
+    )
 
 
 def kernel_pass(run: Run, folder: Path) -> KernelPass:

@@ -13,6 +13,7 @@ from agent.mesh.firewall import DesiredFirewall, WantedNetwork, set_name
 __all__ = ["NAME", "render"]
 
 NAME: Final = OURS + "PREROUTING"
+_FORGED: Final = "hostmesh: forged, or a host that may not deliver by this interface"
 
 
 def render(wants: DesiredFirewall) -> tuple[str, ...]:
@@ -62,15 +63,18 @@ def _coming_in(wants: DesiredFirewall, up: str, closed: list[WantedNetwork]) -> 
     for lease in wants.leases:
         yield rule("hostmesh: own addresses do not come from outside", "RETURN",
                     source=lease, inp=up)  # fmt: skip
-    for lease, cidr in product(wants.leases, wants.cidrs):
-        yield rule("hostmesh: forged, or a host that may not deliver by this interface", "DROP",
-                    source=cidr, dest=lease, inp=up, not_set=sources)  # fmt: skip
     for network in closed:
+        for cidr in wants.cidrs:
+            yield rule(_FORGED, "DROP",
+                        source=cidr, dest=network.subnet, inp=up, not_set=sources)  # fmt: skip
         if network.slices:
             yield rule("hostmesh: within one network of several hosts", "ACCEPT",
                         dest=network.subnet, inp=up, match_set=(network.slices, "src"))  # fmt: skip
         yield rule("hostmesh: closed network, left to Docker", "RETURN",
                     dest=network.subnet, inp=up)  # fmt: skip
+    # Accept first: most packets are of peers, and a second look at the set costs each of them.
     for lease in wants.leases:
         yield rule("hostmesh: other hosts and their containers", "ACCEPT",
                     dest=lease, inp=up, match_set=sources)  # fmt: skip
+    for lease, cidr in product(wants.leases, wants.cidrs):
+        yield rule(_FORGED, "DROP", source=cidr, dest=lease, inp=up)

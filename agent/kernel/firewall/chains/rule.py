@@ -48,11 +48,12 @@ def rule(
     words += ["-m", protocol, "--dport", str(port)] if port else []
     words += ["-m", "addrtype", "--dst-type", "LOCAL"] if local else []
     words += ["-m", "tcp", "--tcp-flags", "SYN,RST", "SYN"] if syn else []
-    words += ["-m", "set", "--match-set", *match_set] if match_set else []
-    words += ["-m", "set", "!", "--match-set", *not_set] if not_set else []
+    # The kernel evaluates matches in this order, and a set is the dearest.
     words += ["-m", "conntrack", "--ctstate", states] if states else []
     words += ["-m", "conntrack", "!", "--ctstate", not_states] if not_states else []
     words += ["-m", "conntrack", "--ctdir", direction] if direction else []
+    words += ["-m", "set", "--match-set", *match_set] if match_set else []
+    words += ["-m", "set", "!", "--match-set", *not_set] if not_set else []
     words += ["-m", "comment", "--comment", comment, "-j", target, *options]
     return join_words(tuple(words))
 
