@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from agent import __version__
-from agent.errors import HostmeshError, NotRoot, SettingsError
+from agent.errors import HostmeshError, NotRoot, SettingsError, UsageError
 from agent.progress import Progress
 from agent.settings import DEFAULT_PATH, SECTIONS, Settings, load_settings, overrides_from_flags
 from agent.settings.text import forgive, printable
@@ -53,6 +53,10 @@ def _do(arguments: argparse.Namespace) -> int:
         overrides["etcd.endpoints"] = arguments.etcd
     if arguments.log_level:
         overrides["log.level"] = arguments.log_level
+    # join writes the file. Otherwise a typing mistake would mean the defaults.
+    named = arguments.settings != DEFAULT_PATH and arguments.command != "join"
+    if named and not arguments.settings.exists():
+        raise UsageError(f"there is no file {arguments.settings}", hint="--settings FILE")
     load = partial(load_settings, arguments.settings, os.environ, overrides)
     if arguments.host_id:
         from agent.registry.own.identity import own_host_id  # noqa: PLC0415 # as below

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import SettingsError, UsageError
+from agent.main import main
 from agent.settings import KEYS, SECTIONS, Settings, load_settings, overrides_from_flags
 
 pytestmark = pytest.mark.unit
@@ -343,6 +344,11 @@ def test_set_flags_are_taken_apart() -> None:
     for wrong in ("log.level", "level=debug"):
         with pytest.raises(UsageError, match="--set needs"):
             overrides_from_flags([wrong])
+
+
+def test_a_file_that_is_named_must_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--settings", "/none/agent.toml", "--check"]) == UsageError.exit_code
+    assert "there is no file /none/agent.toml" in capsys.readouterr().err
 
 
 def test_every_default_is_itself_acceptable() -> None:
