@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 
-.PHONY: help setup setup-lab demo test test-unit test-property test-engines test-labs test-namespaces test-etcd test-fast test-full bench bench-full bench-check soak check format lock deb release picture clean
+.PHONY: help setup setup-lab demo test test-unit test-property test-engines test-labs test-namespaces test-firewall test-etcd test-fast test-full bench bench-full bench-check soak check format lock deb release picture clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | column -t -s "$$(printf '\t')"
@@ -20,37 +20,49 @@ demo: ## A mesh of real hosts in namespaces, shown and verified (root; KEEP=1 le
 
 test: ## What every change must pass, on real etcd, dockerds and kernel (root; a quarter of an hour)
 	@tests/prepare.sh lab
-	@echo "make test: first unit and property tests (2 minutes); then engines and labs (real dockerds),"
-	@echo "  namespaces and etcd, three at a time. Each prints its progress here, and its whole output when it ends."
-	@$(MAKE) --no-print-directory -j 2 --output-sync=target test-unit test-property 9>&2
-	@$(MAKE) --no-print-directory -j 3 --output-sync=target test-engines test-labs test-namespaces test-etcd 9>&2
+	@echo "make test: first unit and property tests (2 minutes); then labs and engines (real dockerds), namespaces,"
+	@echo "  firewall and etcd, three at a time. Each prints its progress here, and its whole output when it ends."
+	@$(GROUPS)
 
-# Three at a time: a lab waits more than it computes. Descriptor 9 is the terminal, past output-sync.
+test-full: export NOT_FULL :=
+test-full: ## The whole matrix, long outages and soak too (root; hours; run before an issue is called resolved)
+	@tests/prepare.sh full
+	@$(GROUPS)
+
+# The longest first, three at a time: a lab waits more than it computes.
+define GROUPS
+$(MAKE) --no-print-directory -j 2 --output-sync=target test-unit test-property 9>&2 && \
+$(MAKE) --no-print-directory -k -j 3 --output-sync=target \
+    test-labs test-namespaces test-engines test-firewall test-etcd 9>&2
+endef
+
+# Descriptor 9 is the terminal, past output-sync.
 RUN = $(PY) -m pytest -p tests.progress --progress-fd=9 --durations=15
+NOT_FULL ?= and not full
+NAMESPACES = not unit and not property and not engine and not etcd $(NOT_FULL)
 
 test-unit:
-	@$(RUN) --progress=unit -m "unit and not full"
+	@$(RUN) --progress=unit -m "unit $(NOT_FULL)"
 
 test-property:
-	@$(RUN) --progress=property -m "property and not unit and not full"
+	@$(RUN) --progress=property -m "property and not unit $(NOT_FULL)"
 
 ENGINES = tests/engine/docker tests/engine/boot
 
 test-engines:
-	@$(RUN) --progress=engines -m "engine and not full" $(ENGINES)
+	@$(RUN) --progress=engines -m "engine $(NOT_FULL)" $(ENGINES)
 
 test-labs:
-	@LAB_PLACE=2 $(RUN) --progress=labs -m "engine and not full" $(ENGINES:%=--ignore=%)
+	@LAB_PLACE=2 $(RUN) --progress=labs -m "engine $(NOT_FULL)" $(ENGINES:%=--ignore=%)
 
 test-namespaces:
-	@$(RUN) --progress=namespaces -m "not unit and not property and not engine and not etcd and not full"
+	@$(RUN) --progress=namespaces -m "$(NAMESPACES)" --ignore=tests/netns/firewall
+
+test-firewall:
+	@$(RUN) --progress=firewall -m "$(NAMESPACES)" tests/netns/firewall
 
 test-etcd:
-	@$(RUN) --progress=etcd -m "etcd and not unit and not property and not engine and not full"
-
-test-full: ## The whole matrix, long outages and soak too (root; run before an issue is called resolved)
-	@tests/prepare.sh full
-	$(PY) -m pytest
+	@$(RUN) --progress=etcd -m "etcd and not unit and not property and not engine $(NOT_FULL)"
 
 test-fast: ## Without root: unit and property tests
 	@tests/prepare.sh
