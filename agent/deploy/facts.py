@@ -32,6 +32,7 @@ class HostFacts:
         clock_off_s: Its clock against this machine's.
         installed: Version of the package; "" for none.
         settings: What agent.toml says; None where there is no usable one.
+        restart_pending: It is a host of a mesh, and waits for a restart of Docker.
     """
 
     uid: int = 0
@@ -57,7 +58,13 @@ class HostFacts:
     etcd_cluster: str = ""
     settings: dict[str, Any] | None = field(default=None, hash=False)
     settings_of_ansible: bool = False
+    restart_pending: bool = False
     clock_off_s: float = 0.0
+
+    @property
+    def needs_restart(self) -> bool:
+        """Return whether Docker has no subnet of the mesh yet."""
+        return self.settings is None or self.restart_pending
 
 
 def read_facts(text: str, received_s: float) -> HostFacts:
@@ -99,6 +106,7 @@ def read_facts(text: str, received_s: float) -> HostFacts:
         etcd_cluster=last.get("etcd_cluster", ""),
         settings=_settings(toml),
         settings_of_ansible=toml.startswith(_HEADER),
+        restart_pending=_number(last.get("restart_pending", "")) > 0,
         clock_off_s=0.0 if now is None else now - received_s,
     )
 

@@ -119,8 +119,8 @@ def _host(host: Host) -> dict[str, Any]:
 
 
 def _busy(facts: HostFacts | None) -> bool:
-    """Return whether containers run on a host that has no subnet yet."""
-    return facts is not None and facts.containers > 0 and facts.settings is None
+    """Return whether containers run on a host whose Docker must restart."""
+    return facts is not None and facts.containers > 0 and facts.needs_restart
 
 
 def _file_lookup(path: str) -> str:

@@ -57,7 +57,7 @@ def plan(look: Look, change: Change) -> None:
         package = look.packages.get(name)
         steps.append(f"package {package.path.name}" if package else "package from apt")
         steps.append("certificate and settings" if mesh.own_etcd else "settings")
-        if facts.settings is None and facts.docker != "missing":
+        if facts.needs_restart and facts.docker != "missing":
             steps.append(_docker_step(facts.containers, restart_docker=change.restart_docker))
         print(f"  {name:<{width}}  {', '.join(steps)}")
 

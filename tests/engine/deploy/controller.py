@@ -1,10 +1,10 @@
-"""A machine that deploys: ansible-core, ssh and the package, beside the hosts of a lab."""
+"""A machine that deploys, beside the hosts of a lab: ansible-core, ssh, the package or a clone."""
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hostmesh_lab import shell
@@ -15,6 +15,7 @@ from hostmesh_lab.machines.kinds import HostOptions
 NAMES = {"host1": "web1", "host2": "web2", "host3": "web3", "host5": "web4"}
 """Names of the hosts for their operator, as in docs/quickstart.md."""
 
+PROGRAM = ("hostmesh-deploy",)
 KEY = "/root/.ssh/id_ed25519"
 FOLDER = "/root/hostmesh-mesh"
 UP = (
@@ -38,14 +39,21 @@ def key_pair(folder: Path) -> tuple[str, str]:
     return path.read_text(), path.with_suffix(".pub").read_text()
 
 
-def options(name: str, suite: str, public: str) -> LabOptions:
-    """Three fresh machines with sshd and no etcd, and one that deploys."""
+def options(
+    name: str,
+    suite: str,
+    public: str,
+    of_hosts: Sequence[str] = (),
+    of_controller: Sequence[str] = (),
+) -> LabOptions:
+    """Three fresh machines with sshd and no etcd, and one that deploys; more packages for each."""
     fresh = HostOptions(
-        systemd=True, agent=False, packages=("openssh-server",), authorized_key=public
+        systemd=True, agent=False, packages=("openssh-server", *of_hosts), authorized_key=public
     )
     deploys = HostOptions(
-        agent=False, docker=False, names=False, packages=("ansible-core", "openssh-client")
-    )
+        agent=False, docker=False, names=False,
+        packages=("ansible-core", "openssh-client", *of_controller),
+    )  # fmt: skip
     return LabOptions(
         name=name, hosts=4, suite=suite, host=fresh, hosts_differ={_CONTROLLER: deploys},
         cidr=None, etcd_members=0,
@@ -53,16 +61,20 @@ def options(name: str, suite: str, public: str) -> LabOptions:
 
 
 class Controller:
-    """Runs hostmesh-deploy of the installed package."""
+    """Runs hostmesh-deploy: the program, or ``python3 -m agent.deploy`` of a clone."""
 
-    def __init__(self, lab: Lab, private: str, package: Path) -> None:
+    def __init__(self, lab: Lab, private: str, program: Sequence[str] = PROGRAM) -> None:
         self.lab = lab
         self.machine = lab.hosts[_CONTROLLER]
+        self._program = program
         self.machine.write_file(KEY, private, mode=0o600)
+        self.name_hosts()
+
+    def install(self, package: Path) -> None:
+        """Install the package, and keep it in ./dist for the hosts."""
         self.machine.path("/root/dist").mkdir(exist_ok=True)
         self.machine.path(f"/root/dist/{package.name}").write_bytes(package.read_bytes())
         self.machine.run(["dpkg", "--install", f"/root/dist/{package.name}"], timeout_s=120)
-        self.name_hosts()
 
     def name_hosts(self) -> None:
         """Give the hosts their names, there and for this machine."""
@@ -85,7 +97,7 @@ class Controller:
 
     def deploy(self, *words: str, check: bool = True, timeout_s: float = 500) -> str:
         """Run it as an operator does, in root's home; what it said."""
-        done = self.machine.run(["hostmesh-deploy", *words], check=False, timeout_s=timeout_s)
+        done = self.machine.run([*self._program, *words], check=False, timeout_s=timeout_s)
         print(done.stdout + done.stderr)
         if check:
             done.check()

@@ -44,7 +44,9 @@ def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
     package = build(SUITE, folder / "dist", say=print)
     private, public = controller.key_pair(folder)
     with running_lab(controller.options("deploy", SUITE, public)) as lab:
-        yield Controller(lab, private, package)
+        deploys = Controller(lab, private)
+        deploys.install(package)
+        yield deploys
 
 
 def reach_each_other(hosts: list[BootedHost]) -> None:

@@ -124,6 +124,8 @@ def test_facts_are_read_and_made_harmless() -> None:
     assert facts.settings == {"etcd": {"endpoints": ["http://x:2379"]}}
     assert facts.settings_of_ansible
     assert facts.clock_off_s == -2.5
+    assert not facts.needs_restart
+    assert read_facts(text + "restart_pending 1\r\n", 0).needs_restart
     assert read_facts("settings %%%\nnow x\npython \n", 0) == HostFacts()
 
 
