@@ -106,7 +106,7 @@ def _show_logs_of_a_failed_test(request: pytest.FixtureRequest) -> Iterator[None
     """Print the end of every agent's log when a test of a lab failed."""
     failed_before = request.session.testsfailed
     yield
-    mesh = request.node.funcargs.get("mesh")
+    mesh = (request.node.funcargs or {}).get("mesh")  # none once a run was interrupted
     lab = getattr(mesh, "lab", mesh)
     if request.session.testsfailed == failed_before or not isinstance(lab, Lab):
         return
