@@ -4,14 +4,7 @@ set -eu
 id=$(cat "$2/hosts/$3/id" 2>/dev/null || true)
 [ -n "$id" ] || exit 0
 # First the records: the folder is the only place that has the id.
-if ! said=$(sh "$(dirname "$HOSTMESH_RELAY")/on-host.sh" "$2/operator" \
-    agentctl --as-operator operator.toml remove "$id" 2>&1); then
-    case $said in
-    *"no host of the mesh is known"*) ;; # it has left in order
-    *)
-        printf '%s\n' "$said" >&2
-        exit 1
-        ;;
-    esac
-fi
+scripts=$(dirname "$HOSTMESH_RELAY")
+sh "$scripts/remove.sh" sh "$scripts/on-host.sh" "$2/operator" \
+    agentctl --as-operator operator.toml remove "$id"
 sh "$1" --folder "$2" remove "$3"
