@@ -304,7 +304,10 @@ def _leave(host: Host) -> None:
 
 
 def _join(host: Host) -> None:
+    """Join again; Docker restarts under running containers only when the operator says so."""
     host.agentctl("join", timeout_s=_COMMAND_S)
+    host.wait_condition("docker-restart-pending", RECOVER_S)
+    host.agentctl("docker", "restart", "--now", "--yes", timeout_s=_COMMAND_S)
     wait_until(host.ready, RECOVER_S, f"{host.name} to be ready again", every_s=0.3)
 
 
