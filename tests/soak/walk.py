@@ -14,7 +14,7 @@ from hostmesh_lab.machines.kinds import HostOptions
 from hostmesh_lab.underlay import wireguard
 from hostmesh_lab.wait import wait_until
 
-from tests.soak.actions import GRACE_S, Actions
+from tests.soak.actions import GRACE_S, RECOVER_S, Actions
 from tests.soak.compare import cost_of, kept, wait_right
 from tests.soak.losses import Losses
 from tests.soak.plan import Plan, Step
@@ -47,7 +47,12 @@ def options(hosts: int) -> LabOptions:
         hosts=hosts,
         etcd_members=3,
         packages=wireguard.PACKAGES,
-        host=HostOptions(settings={"lease": {"empty_cluster_grace_s": GRACE_S}}),
+        host=HostOptions(
+            settings={
+                "lease": {"empty_cluster_grace_s": GRACE_S},
+                "docker": {"restart_timeout_s": RECOVER_S},
+            }
+        ),
     )
 
 
