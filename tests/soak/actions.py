@@ -76,7 +76,7 @@ class Actions:
             "left": _Deed(_leave, _join, cuts=True),
             "moved": _Deed(self._move_away, self._move_back, cuts=True),
             "docker-restarted": _Deed(lambda host: host.service("restart", "docker"), cuts=True),
-            "lease-deleted": _Deed(self._delete_lease),
+            "lease-deleted": _Deed(self._delete_lease, cuts=True),
         }
         self._members: dict[str, tuple[Callable[[EtcdMember], None], ...]] = {
             "etcd-killed": (EtcdMember.kill_etcd, EtcdMember.start),
@@ -194,6 +194,7 @@ class Actions:
         self.addresses[host.name] = address
 
     def _delete_lease(self, host: Host) -> None:
+        """Delete the host's key: a leave for its peers, until the host has written it again."""
         subnet = (host.lease() or "").replace("/", "-")
         self.member().etcdctl("del", f"{PREFIX}subnets/{subnet}")
 
