@@ -276,3 +276,13 @@ def test_a_change_among_many_touches_one_bucket_and_is_found() -> None:
     same = sum(one is other for one, other in zip(before._buckets, after._buckets, strict=True))
     assert same >= len(before._buckets) - 2
     assert max(map(len, before._buckets)) < 4 * 65_000 / len(before._buckets)
+
+
+def test_empty_maps_share_their_buckets_and_a_map_knows_the_one_it_was_made_of() -> None:
+    """Both are compared many times with every change of a mesh."""
+    empty: SharedMap[int, int] = SharedMap()
+    one = empty.changed({1: 1})
+    assert SharedMap({})._buckets is empty._buckets is one.changed({1: None})._buckets
+    two = one.changed({2: 2})
+    assert two._made_of == (one._buckets, frozenset({2}))
+    assert changed_keys(one, two) == changed_keys(two, one) == {2}
