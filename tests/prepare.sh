@@ -94,6 +94,7 @@ if [ "$want" = lab ] || [ "$want" = full ] || [ "$want" = bench ]; then
         need dnsperf dnsperf
         need iperf3 iperf3
         need qperf qperf
+        need ethtool ethtool
         need gnuplot gnuplot-nox
     fi
     # shellcheck disable=SC2086  # a list of package names

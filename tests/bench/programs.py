@@ -46,7 +46,7 @@ PROGRAMS = (
         12,
         9,
         isolated=True,
-        needs=("iperf3", "qperf"),
+        needs=("iperf3", "qperf", "ethtool"),
     ),
     Program("control_path", "tests.bench.control_path.put_to_route", 8, 4, 6, 1, isolated=True),
     Program("cold_start", "tests.bench.control_path.cold_start", 6, 4, isolated=True),
