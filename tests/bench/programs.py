@@ -57,7 +57,7 @@ PROGRAMS = (
     Program("routes", "tests.bench.control_path.routes", 7, 4, isolated=True),
     Program("running_agent", "tests.bench.cost.running_agent", 6, 20, 6, 2),
     Program("agent_memory", "tests.bench.cost.agent_memory", 6, 2, isolated=True),
-    Program("fleet", "tests.bench.scale.fleet", 6, 5, isolated=True),
+    Program("fleet", "tests.bench.scale.fleet", 6, 8, isolated=True),
     Program("boot", "tests.bench.host.boot", 6, 6),
     Program("docker", "tests.bench.host.docker", 7, 3, 6, 1.5),
     Program("firewall", "tests.bench.host.firewall", 20, 3, 12, 1.5, isolated=True),

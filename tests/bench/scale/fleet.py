@@ -39,8 +39,11 @@ _QUICK_HOSTS = 40
 _LEAST_S = 1_800
 _PER_HOST_S = 10
 """The program ends at the latest after so long, on a machine that does much else, too."""
+_PROGRESS_S = 4.0
+"""A watch asks for progress so often: windows hold whole periods."""
 _SETTLE_S = 120
-_STILL_S = 10
+_STILL_S = 5
+_HEARTBEAT_TTL_S = 32
 _CONFIG = replace(etcdlab.config("10.0.0.0/8", 22), level=LEVEL)
 _ROUTER = (
     "net.ipv4.ip_forward=1",
@@ -187,6 +190,7 @@ class Fleet:
 
     def _settle(self) -> None:
         """Wait until no host writes: what changed with the last step is published a TTL later."""
+        time.sleep(_HEARTBEAT_TTL_S)
         until_s = time.monotonic() + _SETTLE_S
         before, now = -1, self._revision()
         while now != before and time.monotonic() < until_s:
@@ -292,7 +296,7 @@ def measure(bench: Bench, given: Options) -> None:
         etcds=given.etcds,
         join_s=60 * hosts / 1_000,
         windows=given.rounds,
-        window_s=2.0 if given.quick else 10.0,
+        window_s=_PROGRESS_S * (3 if given.quick else 5),
         containers=max(1, (1_000 if given.quick else 10_000) // hosts),
         changes=50 if given.quick else 300,
         timeout_s=given.timeout,
