@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import product
 
 from agent.ctl.client import AgentClient
@@ -137,9 +138,16 @@ class Mesh:
         return self._routes.wait(wanted, there=there) - began_s
 
     def cycle(self, nodes: Sequence[Node]) -> tuple[float, float]:
-        """Let nodes leave and join; return the seconds of either."""
-        seen = pairs(self._others(nodes), nodes)
-        left_s = self._timed(lambda: post(nodes, "/v1/leave"), seen, there=False)
+        """Let nodes leave in groups, and join at once; return the seconds of either.
+
+        If more than half of all leave at once, their peers take it for a wiped etcd.
+        """
+        others, staying, left_s = self._others(nodes), list(nodes), 0.0
+        while staying:
+            going = staying[: 1 + len(staying) // 4]
+            staying = staying[len(going) :]
+            seen = pairs(others, going)
+            left_s += self._timed(partial(post, going, "/v1/leave"), seen, there=False)
         self._routes.wait(pairs(nodes, self._stage.nodes), there=False)
         everything = pairs(self._stage.nodes, self._stage.nodes)
         back_s = self._timed(lambda: post(nodes, "/v1/join"), everything, there=True)
