@@ -259,7 +259,7 @@ def measure(bench: Bench, options: Options) -> None:
             firewall = open_firewall(variant)
             rule_count(bench, firewall, variant)
             for peers in (10, 10_000):
-                idle_pass(bench, firewall, variant, peers, 2 * options.rounds)
+                idle_pass(bench, firewall, variant, peers, 10 * options.rounds)
             firewall.remove()
     for variant in variants:
         throughput(bench, variant, options.seconds, options.rounds)
