@@ -14,6 +14,9 @@ from dataclasses import dataclass
 __all__ = ["Loss", "Losses", "Window"]
 
 
+_ON_ITS_WAY_S = 0.2
+
+
 @dataclass(frozen=True, slots=True)
 class Loss:
     """An echo without an answer; names of hosts, or of containers on them as HOST/NAME."""
@@ -42,7 +45,7 @@ class Window:
         why: The event.
         ends: Hosts, or single containers, whose pairs it concerns.
         others: Only pairs of these with ``ends``; None for all.
-        begin_s: Monotonic seconds; a ping sent before is not explained.
+        begin_s: Monotonic seconds; only a ping that was on its way then was sent before.
         end_s: The same, for pings sent after it; not ended while it is infinite.
         at_most: Lost packets of each ordered pair; None for any number.
     """
@@ -56,7 +59,7 @@ class Window:
 
     def covers(self, loss: Loss) -> bool:
         """Return whether the loss lies in the window, and its pair is concerned."""
-        if not self.begin_s <= loss.sent_s <= self.end_s:
+        if not self.begin_s - _ON_ITS_WAY_S <= loss.sent_s <= self.end_s:
             return False
         sides = (self.ends,) if self.others is None else (self.ends, self.others)
         return all(side & loss.ends for side in sides)
