@@ -110,9 +110,9 @@ def judge(
 ) -> Judgement:
     """Say whether the figure may be published, and whether it meets its goal.
 
-    Refused is a figure of fewer than six rounds, one whose interval is wider than a factor of 1.5,
-    and one whose interval holds the very value that it claims to be above or below: a bound of its
-    goal, or for a ratio without a goal 1.
+    Refused is a figure of fewer than six rounds, and one whose interval holds the very value that
+    it claims to be above or below: a bound of its goal, or for a ratio without a goal 1. Without a
+    goal the number itself is the claim: an interval wider than a factor of 1.5 is refused, too.
 
     Args:
         is_ratio: It compares two; without a goal it claims that they differ.
@@ -120,6 +120,8 @@ def judge(
     """
     if summary.rounds < FEWEST:
         return Judgement(Verdict.REFUSED, f"{summary.rounds} rounds, at least {FEWEST} are needed")
+    if goal is not None:
+        return _against(summary, goal)
     if is_scale and summary.high > WIDEST * summary.low:
         return Judgement(
             Verdict.REFUSED,
@@ -127,8 +129,6 @@ def judge(
             if summary.low > 0
             else "its interval reaches 0",
         )
-    if goal is not None:
-        return _against(summary, goal)
     if is_ratio and summary.low <= 1.0 <= summary.high:
         return Judgement(Verdict.REFUSED, "its interval holds 1, which it is compared to")
     return Judgement(Verdict.OK)

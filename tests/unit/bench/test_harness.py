@@ -33,7 +33,7 @@ def test_a_result_has_machine_commit_and_every_round_and_hides_no_refusal(tmp_pa
     bench = Bench("try", tmp_path, said.append)
     steady, noisy = [2.0, 2.1, 2.0, 2.2, 2.1, 2.0], [1.0, 9.0, 2.0, 8.0, 1.0, 30.0]
     bench.ratio("a", steady, "the other", [1.0] * 6, goal=Goal(3))
-    bench.value("b", noisy, goal=Goal(3))
+    bench.value("b", noisy)
     bench.value("few", [1.0, 1.0], goal=Goal(3))
     bench.difference("c", steady, "the other", [1.9] * 6, goal=Goal(1.0))
     assert bench.finish() == 2
