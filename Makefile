@@ -29,11 +29,13 @@ test-full: ## The whole matrix, long outages and soak too (root; hours; run befo
 	@tests/prepare.sh full
 	@$(GROUPS)
 
-# The longest first, three at a time: a lab waits more than it computes.
+# The longest first, three at a time: a lab waits more than it computes. A failed group ends no other.
 define GROUPS
-$(MAKE) --no-print-directory -j 2 --output-sync=target test-unit test-property 9>&2 && \
+status=0; \
+$(MAKE) --no-print-directory -k -j 2 --output-sync=target test-unit test-property 9>&2 || status=1; \
 $(MAKE) --no-print-directory -k -j 3 --output-sync=target \
-    test-labs test-namespaces test-engines test-firewall test-etcd 9>&2
+    test-labs test-namespaces test-engines test-firewall test-etcd 9>&2 || status=1; \
+exit $$status
 endef
 
 # Descriptor 9 is the terminal, past output-sync.

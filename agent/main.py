@@ -15,6 +15,7 @@ from agent import __version__
 from agent.errors import HostmeshError, NotRoot, SettingsError, UsageError
 from agent.progress import Progress
 from agent.settings import DEFAULT_PATH, SECTIONS, Settings, load_settings, overrides_from_flags
+from agent.settings.place import named_file
 from agent.settings.text import forgive, printable
 
 __all__ = ["main", "parser"]
@@ -53,10 +54,8 @@ def _do(arguments: argparse.Namespace) -> int:
         overrides["etcd.endpoints"] = arguments.etcd
     if arguments.log_level:
         overrides["log.level"] = arguments.log_level
-    # join writes the file. Otherwise a typing mistake would mean the defaults.
-    named = arguments.settings != DEFAULT_PATH and arguments.command != "join"
-    if named and not arguments.settings.exists():
-        raise UsageError(f"there is no file {arguments.settings}", hint="--settings FILE")
+    if arguments.settings is not DEFAULT_PATH and arguments.command != "join":  # join writes it
+        _require(arguments.settings)
     load = partial(load_settings, arguments.settings, os.environ, overrides)
     if arguments.host_id:
         from agent.registry.own.identity import own_host_id  # noqa: PLC0415 # as below
@@ -73,6 +72,15 @@ def _do(arguments: argparse.Namespace) -> int:
         print(f"hostmesh-agent: {settings.path}: settings are good")
         return 0
     return _run(settings, load, arguments)
+
+
+def _require(path: Path) -> None:
+    try:
+        named_file(str(path))
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(
+            f"--settings: {error}", hint=f"without --settings it is {DEFAULT_PATH}"
+        ) from None
 
 
 def _run(settings: Settings, load: Callable[[], Settings], arguments: argparse.Namespace) -> int:

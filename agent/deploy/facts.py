@@ -63,7 +63,7 @@ class HostFacts:
 
     @property
     def needs_restart(self) -> bool:
-        """Return whether Docker has no subnet of the mesh yet."""
+        """Return whether Docker must restart: it has no subnet of the mesh, or names to ask."""
         return self.settings is None or self.restart_pending
 
 

@@ -88,8 +88,8 @@ class ClusterIds:
         other = self._seen.get(endpoint, self._pinned)
         if other == self._pinned:
             return False
+        if any(each not in self._tried for each in self._endpoints):
+            return True
         said = [self._seen.get(each) for each in self._endpoints]
-        if said.count(other) * 2 > len(said):
-            return False  # most say so: the mesh's own was replaced
-        untried = any(each not in self._tried for each in self._endpoints)
-        return untried or self._pinned in said
+        replaced = said.count(other) * 2 > len(said)  # most say so
+        return not replaced and self._pinned in said

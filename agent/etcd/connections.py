@@ -125,7 +125,10 @@ class ConnectionPool:
 
         The current one stays current once it was used. Only for a host that knows which cluster
         is the mesh's: without that, hosts whose settings mix two clusters must all ask the same.
+        Endpoints of DNS stay as they are: their order is by priority and weight (RFC 2782).
         """
+        if not self._settings.endpoints:
+            return
         with self._lock:
             now = self._endpoint() if self._opened else ""
             others = [each for each in self._endpoints if each != now]

@@ -3,7 +3,8 @@
     events -> fold into the state -> actions -> world -> desired -> plan -> apply -> report
 
 Level-triggered: an event only says that something may have changed, and the pass compares desired
-with actual. Any number of events make one pass.
+with actual. Any number of events make one pass. A few actions, which wake other threads, wait for
+it.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ if [ -e /opt/hostmesh/venv ]; then one other_installation /opt/hostmesh; fi
 one etcd_unit "$(systemctl is-active hostmesh-etcd.service 2>/dev/null)"
 sed -n 's/^ETCD_INITIAL_CLUSTER=/etcd_cluster /p' /etc/hostmesh-etcd/etcd.env 2>/dev/null
 if has agentctl; then
-    one restart_pending "$(timeout 10 agentctl status -o json 2>/dev/null | grep -c '"docker-restart-pending"')"
+    one restart_pending "$(timeout 10 agentctl status -o json 2>/dev/null | grep -c '"name": *"docker-restart-pending"')"
 fi
 # No setting has a secret in it; those are in files that settings name.
 if [ -s /etc/hostmesh/agent.toml ]; then

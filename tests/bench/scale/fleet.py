@@ -24,6 +24,7 @@ from pathlib import Path
 
 from agent.etcd import kv
 from agent.model import LEVEL
+from agent.registry.follower import PROGRESS_EVERY_S
 from agent.registry.records import CONFIG, encode_config
 from agent.registry.registry import Registry
 from tests.bench.harness import Bench
@@ -39,8 +40,6 @@ _QUICK_HOSTS = 40
 _LEAST_S = 1_800
 _PER_HOST_S = 10
 """The program ends at the latest after so long, on a machine that does much else, too."""
-_PROGRESS_S = 4.0
-"""A watch asks for progress so often: windows hold whole periods."""
 _SETTLE_S = 120
 _STILL_S = 5
 _HEARTBEAT_TTL_S = 32
@@ -296,7 +295,7 @@ def measure(bench: Bench, given: Options) -> None:
         etcds=given.etcds,
         join_s=60 * hosts / 1_000,
         windows=given.rounds,
-        window_s=_PROGRESS_S * (3 if given.quick else 5),
+        window_s=PROGRESS_EVERY_S * (2 if given.quick else 3),  # whole periods
         containers=max(1, (1_000 if given.quick else 10_000) // hosts),
         changes=50 if given.quick else 300,
         timeout_s=given.timeout,

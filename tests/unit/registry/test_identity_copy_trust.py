@@ -98,7 +98,8 @@ def _settings(folder: Path) -> Settings:
 def test_the_agent_prints_the_host_id_without_settings_and_without_root(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert main(["--settings", str(tmp_path / "absent.toml"), "--host-id"]) == 0
+    (tmp_path / "empty.toml").touch()
+    assert main(["--settings", str(tmp_path / "empty.toml"), "--host-id"]) == 0
     assert capsys.readouterr().out == f"{host_id(read_machine_id())}\n"
 
 

@@ -348,7 +348,7 @@ def test_set_flags_are_taken_apart() -> None:
 
 def test_a_file_that_is_named_must_exist(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--settings", "/none/agent.toml", "--check"]) == UsageError.exit_code
-    assert "there is no file /none/agent.toml" in capsys.readouterr().err
+    assert "there is no file '/none/agent.toml'" in capsys.readouterr().err
 
 
 def test_every_default_is_itself_acceptable() -> None:
