@@ -103,17 +103,18 @@ def lost_unseen(pinned: View | None, view: View) -> bool:
     """Whether leases went between two views, and not all of their holders are back yet.
 
     A watch that ended, with a member of etcd or by a compaction, shows no wipe that came after
-    it: the next snapshot may have some holders back. A key that was created again gives the wipe
-    away. The lease that is gone may then be of a live host that is about to register again.
+    it: the next snapshot may have some holders back, and every key in it was created again. The
+    lease that is gone may then be of a live host that is about to register again. A key of before
+    that is still there speaks of hosts that left and joined.
     """
     if pinned is None:
         return False
     before, now = pinned.by_subnet, view.by_subnet
     changed = [before[each] for each in changed_keys(before, now) if each in before]
     back = [each for each in changed if _same_holder(each, now.get(each.subnet))]
-    return len(back) < len(changed) and any(
-        now[each.subnet].create_revision != each.create_revision for each in back
-    )
+    if not back or len(back) == len(changed) or len(changed) < len(before):
+        return False
+    return all(now[each.subnet].create_revision != each.create_revision for each in back)
 
 
 def with_additions(pinned: View, view: View) -> View | None:

@@ -175,6 +175,8 @@ def test_promise_4_a_wipe_that_no_watch_saw_holds_deletions() -> None:
     assert seen.mesh.alarming is None, "one of three may have left"
     assert not seen.may_delete(NOW.clock_s + CALM_S - 1)
     assert seen.may_delete(NOW.clock_s + CALM_S)
+    one = replace(view(0, 1, revision=13), leases=(lease(0), back[1]))
+    assert after(member, ViewSeen(one)).may_delete(NOW.clock_s), "one that stayed was not wiped"
     left = after(member, ViewSeen(view(0, 1, revision=13)))
     assert left.may_delete(NOW.clock_s), "one that leaves is gone at once"
     renewed = tuple(replace(lease(number), mod_revision=12) for number in (0, 1))
