@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -24,6 +25,7 @@ from agent.kernel.netlink.message import HEADER
 __all__ = ["encode"]
 
 _PACKAGE = "pyroute2"
+_importing = threading.Lock()
 
 
 @contextmanager
@@ -47,7 +49,7 @@ def _package_without_init() -> Iterator[None]:
 
 @functools.cache
 def _message_class(name: str) -> Any:  # noqa: ANN401 - pyroute2 ships no types
-    with _package_without_init():
+    with _importing, _package_without_init():
         return getattr(import_module(f"{_PACKAGE}.netlink.rtnl.{name}"), name)
 
 
