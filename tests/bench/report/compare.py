@@ -12,7 +12,9 @@ and the second run's median has to be worse by more than ALLOWED again.
 
 So a slow-down of 20 % shows where the committed interval is narrow enough (`would_show`). Ratios
 and differences were measured beside a limit or a peer in the same run and are compared on any
-machine; values are compared only with a run on the same machine, both without load.
+machine; values are compared only with a run on the same machine, both without load. Times and rates
+without a peer are not compared: on a shared machine, put to route took 2.7 ms in one quiet run and
+4.5 ms in the next, while its ratio to a peer stayed the same.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ ALLOWED_OF_OTHER = 0.02
 """A small difference of two large times moves by that part of the times."""
 SLOW_DOWN = 1.2
 _SAME_MEMORY = 0.05
+_TIMES = ("s", "ms", "us", "ns")
 _MACHINE = ("cpu", "cores", "kernel", "python", "libraries")
 
 
@@ -76,6 +79,12 @@ class Measured:
         if self.key.kind == "value":
             return list(self.ours)
         return (ratios if self.key.kind == "ratio" else differences)(self.ours, self.others)
+
+    @property
+    def is_bare_time(self) -> bool:
+        """Whether it is a time or a rate without a peer in the same run."""
+        is_time = self.unit in _TIMES or self.unit.endswith("/s") or self.unit.startswith("s per")
+        return self.key.kind == "value" and is_time
 
     @property
     def allowed(self) -> float:
@@ -165,6 +174,9 @@ def compare(
     """
     if committed.key.kind == "value" and why_not:
         return Comparison(committed.key, Outcome.NOT_JUDGED, why=why_not)
+    if committed.is_bare_time:
+        why = "a time without a peer, which this machine's own speed changes"
+        return Comparison(committed.key, Outcome.NOT_JUDGED, why=why)
     few = min(len(committed.ours), len(new.ours))
     if few < FEWEST:
         why = f"{few} rounds, at least {FEWEST} are needed"

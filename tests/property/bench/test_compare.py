@@ -38,7 +38,7 @@ def figures(draw: st.DrawFn, narrow: float = 100.0) -> Measured:
     kind = draw(st.sampled_from(KINDS))
     ours = tuple(middle * draw(spread) for _ in range(rounds))
     others = () if kind == "value" else (other,) * rounds
-    return Measured(Key("a", kind, "b" if others else ""), "s", draw(st.booleans()), ours, others)
+    return Measured(Key("a", kind, "b" if others else ""), "MB", draw(st.booleans()), ours, others)
 
 
 @given(figures())
@@ -95,7 +95,7 @@ def run_of(source: random.Random, rounds: int, noise: float, kind: str, by: floa
 
     ours = tuple(one() for _ in range(rounds))
     others = () if kind == "value" else (1.0,) * rounds
-    return Measured(Key("a", kind, "" if kind == "value" else "b"), "s", False, ours, others)
+    return Measured(Key("a", kind, "" if kind == "value" else "b"), "MB", False, ours, others)
 
 
 def verdict(source: random.Random, rounds: int, noise: float, kind: str, by: float) -> Outcome:

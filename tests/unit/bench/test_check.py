@@ -85,6 +85,15 @@ def test_values_of_another_machine_are_named_and_ratios_are_compared(tmp_path: P
     assert "resident: not judged: other machine (kernel)" in said
 
 
+def test_a_time_without_a_peer_is_not_judged(tmp_path: Path) -> None:
+    documents = [document(tmp_path, STEADY), document(tmp_path, slowed(1.3))]
+    for each in documents:
+        each["figures"][-1]["unit"] = "ms"
+    status, said = checked(tmp_path, documents[0], documents[1], documents[1])
+    assert status == WORSE
+    assert "resident: not judged: a time without a peer" in said
+
+
 def test_values_of_a_run_under_load_are_not_judged(tmp_path: Path) -> None:
     again = document(tmp_path, STEADY, under_load=True)
     status, said = checked(tmp_path, document(tmp_path, STEADY), again)
