@@ -239,8 +239,7 @@ def mesh() -> Iterator[Host]:
         puts = [Peer(number).put for number in range(1, _LEASES + 1)]
         for start in range(0, _LEASES, 100):
             text = "\n" + "\n".join(puts[start : start + 100]) + "\n\n\n"
-            command = ["etcdctl", f"--endpoints={lab.endpoints()[0]}", "txn"]
-            lab.etcd["etcd1"].run(command, stdin=text, env={"ETCDCTL_API": "3"})
+            lab.etcd["etcd1"].etcdctl("txn", stdin=text, timeout_s=60)
         count = f"ip route show dev {_LINK} | wc -l"
         eventually(lambda: int(host.run(["sh", "-c", count]).stdout) >= _LEASES, 60, 0.2)
         yield host

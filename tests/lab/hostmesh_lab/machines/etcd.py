@@ -91,12 +91,15 @@ class EtcdMember(Machine):
         self.config = replace(self.config, services=[replace(service, argv=argv)])
         self.save()
 
-    def etcdctl(self, *args: str, check: bool = True, timeout_s: float = 20.0) -> shell.Completed:
+    def etcdctl(
+        self, *args: str, check: bool = True, timeout_s: float = 20.0, stdin: str | None = None
+    ) -> shell.Completed:
         """Run etcdctl (version 3) against this member."""
         return self.run(
             ["etcdctl", f"--endpoints={self.endpoint}", *args],
             timeout_s=timeout_s,
             check=check,
+            stdin=stdin,
             env={"ETCDCTL_API": "3"},
         )
 
