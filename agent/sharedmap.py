@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
 from typing import Any, Final, TypeVar, cast
 
 __all__ = ["SharedMap", "changed_keys"]
@@ -76,7 +75,7 @@ class SharedMap(Mapping[_K, _V]):
         return key in self._buckets[_place(key)]
 
     def __iter__(self) -> Iterator[_K]:
-        return chain.from_iterable(self._buckets) if self._count else iter(())
+        return itertools.chain.from_iterable(self._buckets) if self._count else iter(())
 
     def __len__(self) -> int:
         return self._count

@@ -13,7 +13,7 @@ from agent.model.family import Address, Network, read_address, read_network
 __all__ = ["Facts", "PeerFacts", "Target", "read_facts"]
 
 _CANDIDATES: Final = 2
-"""Most containers of one peer and network to ask: one may drop pings by its own rules."""
+"""At most this many containers of a peer are asked in each network: one may drop pings."""
 Document = Mapping[str, Any]
 
 

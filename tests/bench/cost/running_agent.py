@@ -120,9 +120,7 @@ class Process:
     def _switches(self) -> int:
         """Return how often a thread went to sleep and was woken; of the threads that there are."""
         texts = ((each / "status").read_text() for each in (self._proc / "task").iterdir())
-        found = (
-            re.search(r"^voluntary_ctxt_switches:\s+(\d+)$", text, re.MULTILINE) for text in texts
-        )
+        found = map(_SWITCHES.search, texts)
         return sum(int(each[1]) for each in found if each)
 
 
@@ -206,11 +204,7 @@ def add_peers(lab: Lab, before: int, peers: int) -> None:
     host = lab.hosts["host1"]
     own = host.status()["subnet"]
     for text in transactions(range(before + 1, peers + 1), "192.168.50", own):
-        lab.etcd["etcd1"].run(
-            ["etcdctl", f"--endpoints={lab.endpoints()[0]}", "txn"],
-            stdin=text,
-            env={"ETCDCTL_API": "3"},
-        )
+        lab.etcd["etcd1"].etcdctl("txn", stdin=text, timeout_s=60)
     count = "ip route show proto 140 | wc -l"
     eventually(lambda: int(host.run(["sh", "-c", count]).stdout) > peers, 120, 0.5)
     time.sleep(_SETTLE_S)

@@ -42,7 +42,7 @@ def newest(program: Program, folder: Path) -> Document | None:
         return None
     last = max(found, key=lambda each: str(each["at"]))
     same = [each for each in found if each["commit"] == last["commit"]]
-    return min(same, key=lambda each: (each["quick"], -_seconds(each)))
+    return max(same, key=lambda each: (not each["quick"], str(each["at"])))
 
 
 def publish(programs: Sequence[Program], places: Places | None = None) -> list[str]:
@@ -95,8 +95,3 @@ def _rounded(found: Any) -> Any:  # noqa: ANN401 - JSON
     if isinstance(found, list):
         return [_rounded(each) for each in found]
     return float(f"{found:.6g}") if isinstance(found, float) else found
-
-
-def _seconds(document: Document) -> float:
-    digits = "".join(each for each in document["at"] if each.isdigit())
-    return float(digits)
