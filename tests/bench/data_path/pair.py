@@ -14,13 +14,11 @@ from pathlib import Path
 from hostmesh_lab import shell
 from hostmesh_lab.wait import wait_until
 
-from tests.bench.data_path.ways import Way
+from tests.bench.data_path.ways import CIDR, LEASES, Way, rules_by_hand
 from tests.netns.firewall.rig.docker_rules import docker_text
 from tests.netns.firewall.rig.probing import Process
 from tests.netns.firewall.rig.rig import BRIDGES, HERE
 
-CIDR = "10.64.0.0/10"
-LEASES = ("10.65.0.0/16", "10.66.0.0/16")
 BRIDGE = "docker0"
 ENGINE = "28.5"
 _DEADLINE_S = 60.0
@@ -128,12 +126,8 @@ class Host(Space):
 
     def add_rules_by_hand(self) -> None:
         """Add the three rules that an operator would write."""
-        for rule in (
-            f"-t raw -I PREROUTING -i eth0 -s {CIDR} -d {self.lease} -j ACCEPT",
-            f"-I DOCKER-USER -i eth0 -s {CIDR} -d {self.lease} -j ACCEPT",
-            f"-t nat -I POSTROUTING -s {self.lease} -d {CIDR} -j ACCEPT",
-        ):
-            self.run("iptables-nft", *rule.split())
+        for rule in rules_by_hand(self.lease):
+            self.run("iptables-nft", *rule)
 
     def add_rules(self) -> None:
         """Have the agent's firewall add its rules and sets for the other host."""

@@ -17,8 +17,8 @@ from hostmesh_lab.wait import wait_until
 
 BARE, BY_HAND, SWARM = "bare hosts", "hand-made routes", "Swarm's overlay"
 HOST_GW = "host-gw"
-_CIDR = "10.64.0.0/10"
-_LEASES = ("10.65.0.0/16", "10.66.0.0/16")
+CIDR = "10.64.0.0/10"
+LEASES = ("10.65.0.0/16", "10.66.0.0/16")
 _READY_S = 240.0
 _SWARM_NETWORK = "swarm"
 Enter = Callable[[Sequence[str]], list[str]]
@@ -94,7 +94,7 @@ def _lab_of_peers(engine: Engine, packages: Sequence[str]) -> Lab:
     bare = HostOptions(agent=False, names=False, docker=False)
     differ = {f"host{number}": docker for number in (3, 4)}
     differ |= {f"host{number}": bare for number in (5, 6)}
-    for number, lease in enumerate(_LEASES, start=1):
+    for number, lease in enumerate(LEASES, start=1):
         first = lease.replace(".0.0/16", ".0.1/16")
         differ[f"host{number}"] = HostOptions(
             agent=False, names=False, iptables=engine.iptables, daemon_json={"bip": first}
@@ -116,16 +116,22 @@ def _by_hand(client: Host, server: Host) -> Way:
     Docker 28 drops in raw what does not come by the container's bridge. Both Dockers drop it in
     FORWARD, and masquerade what leaves the host.
     """
-    one, two = _LEASES
+    one, two = LEASES
     for host, other, own, far in ((client, server, one, two), (server, client, two, one)):
         host.run(["ip", "route", "add", far, "via", other.address])
-        for rule in (
-            f"-t raw -I PREROUTING -i eth0 -s {_CIDR} -d {own} -j ACCEPT",
-            f"-I DOCKER-USER -i eth0 -s {_CIDR} -d {own} -j ACCEPT",
-            f"-t nat -I POSTROUTING -s {own} -d {_CIDR} -j ACCEPT",
-        ):
-            host.run(["iptables", "-w", *rule.split()])
+        for rule in rules_by_hand(own):
+            host.run(["iptables", "-w", *rule])
     return _containers(client, server)
+
+
+def rules_by_hand(own: str) -> list[list[str]]:
+    """Return the arguments of iptables by which an operator opens a host's range to the mesh."""
+    rules = (
+        f"-t raw -I PREROUTING -i eth0 -s {CIDR} -d {own} -j ACCEPT",
+        f"-I DOCKER-USER -i eth0 -s {CIDR} -d {own} -j ACCEPT",
+        f"-t nat -I POSTROUTING -s {own} -d {CIDR} -j ACCEPT",
+    )
+    return [rule.split() for rule in rules]
 
 
 def _swarm(client: Host, server: Host) -> Way:
