@@ -12,18 +12,15 @@ hand. Exit statuses: 0 all good, 1 a goal missed, 2 a figure refused, 3 nothing 
 from __future__ import annotations
 
 import argparse
-import fcntl
 import inspect
 import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, NoReturn
+from collections.abc import Callable
+from typing import NoReturn
 
-from hostmesh_lab import paths
+from hostmesh_lab import paths, state
 
 from tests.bench.harness import Bench
 from tests.bench.programs import PROGRAMS, Program
@@ -91,7 +88,9 @@ def main(
     if program.isolated and _INSIDE not in os.environ:
         _enter_namespaces(program)
     unwind_when_ended()
-    with _lock():
+    signal.alarm(_LOCK_WITHIN_S)
+    lock = paths.cache_root() / "lab.lock"
+    with state.reserved(f"waiting for {lock}: another measurement or test runs"):
         signal.alarm(program.deadline_s(quick=options.quick))
         bench = Bench(program.name, quiet_within_s=options.quiet_within, quick=options.quick)
         measure(bench, options)
@@ -118,25 +117,6 @@ def _enter_namespaces(program: Program) -> NoReturn:
     inner = ["sh", "-c", 'ip link set lo up && exec "$@"', "sh", sys.executable]
     command = [*unshare, *inner, "-m", program.module, *sys.argv[1:]]
     os.execvpe(command[0], command, {**os.environ, _INSIDE: "1"})  # noqa: S606 - no shell
-
-
-@contextmanager
-def _lock() -> Iterator[None]:
-    """Keep labs and other measurements away; the tests of the engines take the same lock."""
-    path = Path(paths.cache_root()) / "lab.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        signal.alarm(_LOCK_WITHIN_S)
-        _wait_for(lock, path)
-        yield
-
-
-def _wait_for(lock: IO[str], path: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print(f"waiting for {path}: another measurement or test runs", flush=True)
-        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def unwind_when_ended() -> None:

@@ -7,7 +7,6 @@ does not says so by ``LAB_LAST = True``.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import warnings
 from collections.abc import Callable, Generator, Iterator
@@ -16,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hostmesh_lab import machine_state, paths
+from hostmesh_lab import machine_state, state
 from hostmesh_lab.lab import Lab, LabOptions
 
 from tests.engine.sharedlab import SharedLab, in_order, wanted_after
@@ -49,14 +48,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     if session.config.option.collectonly or not _engine_items(session.items):
         return (yield)
     place = os.environ.get("LAB_PLACE", "1")
-    lock_path = Path(paths.cache_root()) / ("lab.lock" if place == "1" else f"lab-{place}.lock")
-    lock_path.parent.mkdir(parents=True, exist_ok=True)
-    with lock_path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print("\nwaiting until another run's labs have ended", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with state.reserved("\nwaiting until another run's labs have ended", place):
         return (yield)
 
 

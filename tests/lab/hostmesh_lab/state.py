@@ -117,6 +117,20 @@ def locked(name: str) -> Iterator[None]:
             return
 
 
+@contextlib.contextmanager
+def reserved(waiting: str, place: str = "1") -> Iterator[None]:
+    """Keep other tests and measurements from a place for labs; say ``waiting`` if it is taken."""
+    path = paths.cache_root() / ("lab.lock" if place == "1" else f"lab-{place}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(waiting, flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def _is_at(lock: IO[str], path: Path) -> bool:
     """Return whether the file that was locked still is the one with that name."""
     try:
