@@ -7,14 +7,20 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pytest
 from hostmesh_lab import shell
 from hostmesh_lab.lab import Lab, LabOptions
+from hostmesh_lab.machines import booted
 from hostmesh_lab.machines.booted import BootedHost
 from hostmesh_lab.machines.kinds import HostOptions
+
+from deploy.deb.build import build
+from tests.engine.conftest import running_lab
 
 NAMES = {"host1": "web1", "host2": "web2", "host3": "web3", "host5": "web4"}
 """Names of the hosts for their operator, as in docs/quickstart.md."""
 
+CLONE = Path(__file__).parents[3]
 PROGRAM = ("hostmesh-deploy",)
 KEY = "/root/.ssh/id_ed25519"
 FOLDER = "/root/hostmesh-mesh"
@@ -37,6 +43,25 @@ def key_pair(folder: Path) -> tuple[str, str]:
     argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", str(path)]
     shell.run(argv, timeout_s=30).check()
     return path.read_text(), path.with_suffix(".pub").read_text()
+
+
+@contextlib.contextmanager
+def deployment(
+    folder: Path,
+    name: str,
+    suite: str,
+    program: Sequence[str] = PROGRAM,
+    *,
+    of_hosts: Sequence[str] = (),
+    of_controller: Sequence[str] = (),
+) -> Iterator[tuple[Controller, Path]]:
+    """Build the package and start the lab: the machine that deploys, and the package."""
+    if why := booted.why_not():
+        pytest.skip(f"NO MACHINE IS BOOTED: {why}")
+    package = build(suite, folder / "dist", say=print)
+    private, public = key_pair(folder)
+    with running_lab(options(name, suite, public, of_hosts, of_controller)) as lab:
+        yield Controller(lab, private, program), package
 
 
 def options(

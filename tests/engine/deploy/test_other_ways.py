@@ -12,19 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hostmesh_lab.machines import booted
 
-from deploy.deb.build import build
 from deploy.release import build as release
 from deploy.release import repository
-from tests.engine.conftest import running_lab
 from tests.engine.deploy import controller
 from tests.engine.deploy.controller import FOLDER, Controller
 
 pytestmark = [pytest.mark.engine, pytest.mark.full, pytest.mark.timeout(1800)]
 
 SUITE = "bookworm"
-CLONE = Path(__file__).parents[3]
 _EPOCH = 1767300000
 _PASSWORD = "a-password-of-all-hosts"  # noqa: S105 - of this lab's etcd
 _ETCD = r"""
@@ -59,27 +55,28 @@ _FROM_CLONE = ("env", "PYTHONPATH=/root/clone", "python3", "-m", "agent.deploy")
 
 @pytest.fixture(scope="module")
 def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
-    if why := booted.why_not():
-        pytest.skip(f"NO MACHINE IS BOOTED: {why}")
     folder = tmp_path_factory.mktemp("deploy")
-    package = build(SUITE, folder / "dist", say=print)
-    private, public = controller.key_pair(folder)
-    options = controller.options("ways", SUITE, public, ("sudo",), ("etcd-server", "etcd-client"))
-    with running_lab(options) as lab:
-        deploys = Controller(lab, private, _FROM_CLONE)
-        bring_clone_and_repository(deploys, package)
-        for host in deploys.hosts():
+    with controller.deployment(
+        folder,
+        "ways",
+        SUITE,
+        _FROM_CLONE,
+        of_hosts=("sudo",),
+        of_controller=("etcd-server", "etcd-client"),
+    ) as (made, package):
+        bring_clone_and_repository(made, package)
+        for host in made.hosts():
             host.run(["sh", "-ec", _SUDO])
-        url = f"https://{deploys.machine.address}:2379"
-        script = _ETCD.format(address=deploys.machine.address, url=url, password=_PASSWORD)
-        deploys.machine.run(["sh", "-ec", script], timeout_s=60)
-        deploys.machine.write_file("/root/password", _PASSWORD + "\n", mode=0o600)
-        yield deploys
+        address = made.machine.address
+        script = _ETCD.format(address=address, url=f"https://{address}:2379", password=_PASSWORD)
+        made.machine.run(["sh", "-ec", script], timeout_s=60)
+        made.machine.write_file("/root/password", _PASSWORD + "\n", mode=0o600)
+        yield made
 
 
 def bring_clone_and_repository(deploys: Controller, package: Path) -> None:
     """Unpack a release's tarball, and serve an apt repository with the package."""
-    tarball = release.archive(CLONE, package.parent, _EPOCH)
+    tarball = release.archive(controller.CLONE, package.parent, _EPOCH)
     root = deploys.machine.path("/root")
     with tarfile.open(tarball) as tar:
         tar.extractall(root, filter="data")

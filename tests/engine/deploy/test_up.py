@@ -15,13 +15,10 @@ from pathlib import Path
 
 import pytest
 from hostmesh_lab import shell
-from hostmesh_lab.machines import booted
 from hostmesh_lab.machines.booted import BootedHost
 from hostmesh_lab.wait import wait_until
 
-from deploy.deb.build import build
 from tests.browser.chromium import chromium
-from tests.engine.conftest import running_lab
 from tests.engine.deploy import controller
 from tests.engine.deploy.breakages import check, failed, page, scraped
 from tests.engine.deploy.controller import FOLDER, UP, Controller
@@ -32,21 +29,15 @@ pytestmark = [pytest.mark.engine, pytest.mark.full, pytest.mark.timeout(1800)]
 SUITE = "trixie"
 _STEP = int(os.environ.get("DEPLOY_KILL_STEP", "1"))
 """A busy machine may have a run killed after every few tasks only."""
-CLONE = Path(__file__).parents[3]
 _SECRET = re.compile(r"-----BEGIN EC PRIVATE KEY-----\n(.*)\n", re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
 def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
-    if why := booted.why_not():
-        pytest.skip(f"NO MACHINE IS BOOTED: {why}")
     folder = tmp_path_factory.mktemp("deploy")
-    package = build(SUITE, folder / "dist", say=print)
-    private, public = controller.key_pair(folder)
-    with running_lab(controller.options("deploy", SUITE, public)) as lab:
-        deploys = Controller(lab, private)
-        deploys.install(package)
-        yield deploys
+    with controller.deployment(folder, "deploy", SUITE) as (made, package):
+        made.install(package)
+        yield made
 
 
 def reach_each_other(hosts: list[BootedHost]) -> None:
@@ -216,7 +207,7 @@ def test_three_breakages_are_named_by_check_page_and_alert(
 
 def quickstart() -> list[tuple[str, str]]:
     """Every command that the page has its reader type: where, and what."""
-    text = (CLONE / "docs/quickstart.md").read_text()
+    text = (controller.CLONE / "docs/quickstart.md").read_text()
     return re.findall(r"^    (\$|web\d#) (.*)$", text, re.MULTILINE)
 
 
