@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from hostmesh_lab.errors import LabError
 from hostmesh_lab.lab import Lab
@@ -223,8 +224,9 @@ class Actions:
         for step in steps:
             name = f"{why}, {step}"
             window = self._losses.open(name, self.addresses, time.monotonic(), at_most=1)
-            words = ["config", "set", "--backend", backend, f"--{step}", "--timeout", "240s"]
-            host.agentctl(*words, timeout_s=_COMMAND_S)
+            # Refused until every host has followed the step before.
+            command = partial(_succeeds, host, "config", "set", "--backend", backend, f"--{step}")
+            wait_until(command, RECOVER_S, f"{name} to be possible", every_s=0.5)
             window.end_s = time.monotonic() + _SETTLE_S
 
     # -- networks, and a host that comes and goes
@@ -317,6 +319,10 @@ def _join(host: Host) -> None:
     host.wait_condition("docker-restart-pending", RECOVER_S)
     host.agentctl("docker", "restart", "--now", "--yes", timeout_s=_COMMAND_S)
     wait_until(host.ready, RECOVER_S, f"{host.name} to be ready again", every_s=0.3)
+
+
+def _succeeds(host: Host, *words: str) -> bool:
+    return host.agentctl(*words, check=False, timeout_s=_COMMAND_S).returncode == 0
 
 
 def _has_network(host: Host, name: str) -> bool:
