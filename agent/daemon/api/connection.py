@@ -172,13 +172,13 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:  # http.server's name
         """Change something for root."""
         function = self.server.paths.change.get(self.path)
-        if function is None:
-            self._unknown()
-            return
         try:
-            if "Origin" in self.headers:  # only browsers send it: no page may change anything
-                raise UsageError("a web page may change nothing", hint="use agentctl")
-            body = self._body()
+            raw = self._body()  # first: a client that is cut off while sending misses the answer
+            if function is None:
+                self._unknown()
+                return
+            self._refuse_others()
+            body = _document(raw)
         except HostmeshError as error:
             self._send(*_refusal(error))
             return
@@ -213,12 +213,18 @@ class Handler(BaseHTTPRequestHandler):
         error = UsageError(f"no {self.path} here", hint=hint)
         self._send(HTTPStatus.NOT_FOUND, error_document(error))
 
-    def _body(self) -> Document:
-        """Return the request's JSON object; empty when it has no body.
+    def _refuse_others(self) -> None:
+        """Raise where the client may change nothing: a web page, or a user who is not root."""
+        if "Origin" in self.headers:  # only browsers send it
+            raise UsageError("a web page may change nothing", hint="use agentctl")
+        if peer_uid(self.connection) != 0:
+            raise NotRoot("only root may change anything", hint="run it with sudo")
+
+    def _body(self) -> bytes:
+        """Return the request's body; empty when it has none.
 
         Raises:
-            NotRoot: The client may change nothing.
-            UsageError: The body cannot be read.
+            UsageError: It cannot be read.
         """
         if "Transfer-Encoding" in self.headers:
             raise UsageError(
@@ -234,16 +240,7 @@ class Handler(BaseHTTPRequestHandler):
             raise UsageError(f"the request's body did not come: {error}") from error
         if len(raw) < length:
             raise UsageError(f"of the request's body only {len(raw)} of {length} bytes came")
-        # Not before the body is read: a client that is cut off while sending misses the answer.
-        if peer_uid(self.connection) != 0:
-            raise NotRoot("only root may change anything", hint="run it with sudo")
-        try:
-            body = json.loads(raw or b"{}")
-        except (ValueError, RecursionError) as error:
-            raise UsageError(f"the request's body is not JSON: {error}") from error
-        if not isinstance(body, dict):
-            raise UsageError("the request's body is not a JSON object")
-        return body
+        return raw
 
     def _answer(self, function: Callable[[], Answer]) -> None:
         if not self.server.limit.start_work(self.connection):
@@ -323,6 +320,17 @@ def _refusal(error: HostmeshError) -> tuple[int, Document]:
     if isinstance(error, UsageError):
         status = HTTPStatus.BAD_REQUEST
     return status, error_document(error)
+
+
+def _document(raw: bytes) -> Document:
+    """Return the JSON object of a body; an empty one for none. UsageError: it is none."""
+    try:
+        body = json.loads(raw or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"the request's body is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise UsageError("the request's body is not a JSON object")
+    return body
 
 
 def _query(raw: str) -> Query:

@@ -167,6 +167,16 @@ def test_promise_11_a_web_page_may_change_nothing(
     assert document["error"]["message"] == "a web page may change nothing"
 
 
+@pytest.mark.parametrize("target", ["/v1/echo", "/v1/unknown"])
+def test_a_refusal_comes_after_the_body(path: Path, target: str) -> None:
+    """A client that is cut off while it sends misses the answer."""
+    connection = UnixConnection(path)
+    connection.request("POST", target, None, {"Origin": "x", "Content-Length": "2"})
+    assert not select.select([connection.sock], [], [], 0.3)[0]
+    connection.send(b"{}")
+    assert connection.getresponse().status in {400, 404}
+
+
 def test_the_socket_is_for_root_and_its_group_only(path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o660
 
