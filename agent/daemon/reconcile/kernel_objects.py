@@ -117,6 +117,7 @@ class KernelObjects:
         self._by_type = {kind: new(*pair) for kind, pair in kinds.items()}
         """In the order in which they depend on each other."""
         self._sources = sources
+        self._handshakes = wireguard.handshakes if wireguard else None
         self._desired = DesiredObjects()
         self._slices = SliceMembers()
         self.permission = Permission(may_delete=False)
@@ -174,10 +175,12 @@ class KernelObjects:
         reports = all_reports[: len(self._all)]
         self.sources_failed = any(each.failed for each in all_reports[len(self._all) :])
         self._log_changes([operation for each in reports for operation in each.done])
-        again = [each.again_in_s for each in all_reports if each.again_in_s is not None]
+        later_s = self._handshakes.begin() if self._handshakes else None
+        again = [each.again_in_s for each in all_reports]
         found = chain.from_iterable(each.conditions for each in reports)
         conditions = (*self._desired.conditions, *self._slices.conditions, *found)
-        return ObjectsReport(reports, conditions, min(again, default=None))
+        due_s = [each for each in (*again, later_s) if each is not None]
+        return ObjectsReport(reports, conditions, min(due_s, default=None))
 
     @staticmethod
     def _permission(world: World, *, may_delete: bool, may_sweep: bool = True) -> Permission:

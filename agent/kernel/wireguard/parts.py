@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from agent.kernel.wireguard.handshakes import Handshakes
 from agent.kernel.wireguard.key import WireGuardKey
 from agent.kernel.wireguard.tables import AllowedIpTable, DeviceTable, PeerTable
 from agent.kernel.wireguard.tool import WireGuardTool
@@ -20,9 +21,10 @@ __all__ = ["WireGuardParts"]
 
 @dataclass(frozen=True, slots=True)
 class WireGuardParts:
-    """The tables of the device's objects, and the start of wireguard-go."""
+    """The tables of the device's objects, their handshakes, and the start of wireguard-go."""
 
     userspace: Userspace
+    handshakes: Handshakes
     tables: Mapping[type[Any], tuple[Kind[Any], Any]]
 
     @classmethod
@@ -34,11 +36,13 @@ class WireGuardParts:
             start_command: Starts wireguard-go; empty: systemd does.
         """
         tool = WireGuardTool()
+        handshakes = Handshakes(tool)
         return cls(
             Userspace(start_command),
+            handshakes,
             {
                 WireGuardDevice: (WIREGUARD, DeviceTable(tool, WireGuardKey(state_dir).path)),
-                WireGuardPeer: (WIREGUARD_PEER, PeerTable(tool)),
+                WireGuardPeer: (WIREGUARD_PEER, PeerTable(tool, handshakes)),
                 AllowedIp: (ALLOWED_IP, AllowedIpTable(tool)),
             },
         )

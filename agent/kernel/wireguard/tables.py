@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from agent.errors import HostmeshError, KernelError
+from agent.kernel.wireguard.handshakes import Handshakes, peer_words
 from agent.kernel.wireguard.tool import DeviceState, PeerState, WireGuardTool
 from agent.model.family import Network, network_order
 from agent.model.wireguard import (
@@ -34,7 +35,6 @@ __all__ = ["AllowedIpTable", "DeviceTable", "PeerTable"]
 K = TypeVar("K")
 
 _BATCH: Final = 100
-_ANY_INTERVAL_S: Final = 25
 _FRESH_S: Final = 180
 """A handshake is renewed every two minutes while there is traffic, and a session ends after three
 (REJECT_AFTER_TIME, https://www.wireguard.com/protocol/)."""
@@ -137,11 +137,18 @@ class PeerTable(_Table[WireGuardPeer]):
     """Peers of the device. An endpoint that moved, and shakes hands, is as good as the wanted one.
 
     Args:
+        handshakes: Begins later those that are not begun at once.
         wall_clock: Unix seconds, as wg shows handshakes.
     """
 
-    def __init__(self, tool: WireGuardTool, wall_clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        tool: WireGuardTool,
+        handshakes: Handshakes,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         super().__init__(tool)
+        self._handshakes = handshakes
         self._wall_clock = wall_clock
         self._written: dict[PeerKey, Endpoint | None] = {}
 
@@ -156,23 +163,31 @@ class PeerTable(_Table[WireGuardPeer]):
         own = "" if state is None else state.public_key
 
         def words(operation: Operation[WireGuardPeer]) -> Sequence[str]:
-            return _peer_words(operation, begins=self._begins(operation.object, own))
+            peer = operation.object
+            if operation.kind is OperationKind.DELETE:
+                return ("peer", peer.public_key, "remove")
+            return peer_words(peer, begins=self._begins(peer, own))
 
         results = self._set(operations, words, for_s)
         for each in results:
-            wanted = each.operation.object
-            if each.operation.kind is OperationKind.REPLACE:
-                self._written[wanted.key] = wanted.endpoint if each.ok else None
-            elif each.ok:
-                self._written.pop(wanted.key, None)
+            self._follow(each, own)
         return tuple(results)
 
-    def _begins(self, peer: WireGuardPeer, own: str) -> bool:
-        """Whether this host begins the handshake with a peer.
+    def _follow(self, result: Result[WireGuardPeer], own: str) -> None:
+        """Note what was written, and what the peer is left to begin."""
+        peer = result.operation.object
+        self._handshakes.forget(peer.key)
+        if result.operation.kind is OperationKind.REPLACE:
+            if result.ok and not self._begins(peer, own):
+                self._handshakes.leave(peer)
+            self._written[peer.key] = peer.endpoint if result.ok else None
+        elif result.ok:
+            self._written.pop(peer.key, None)
 
-        Where two hosts that meet for the first time both begin, each drops the other's answer, and
-        the next try is 5 s later (REKEY_TIMEOUT). So the one with the lower key does. A peer that
-        was written before knows nothing of a device that was made again.
+    def _begins(self, peer: WireGuardPeer, own: str) -> bool:
+        """Whether this host begins the handshake with a peer at once.
+
+        A peer that was written before knows nothing of a device that was made again.
         """
         return peer.key in self._written or own < peer.public_key
 
@@ -206,27 +221,6 @@ def _endpoint(text: str) -> Endpoint | None:
         return read_endpoint(text)
     except ValueError:
         return None
-
-
-def _peer_words(operation: Operation[WireGuardPeer], *, begins: bool) -> Sequence[str]:
-    """Return the change for wg, which may also begin a handshake where an endpoint is known.
-
-    A device that was made again has no sessions. Its peers send by the old ones for up to 15 s
-    (KEEPALIVE_TIMEOUT + REKEY_TIMEOUT), and all of that is lost. An interval that is set where
-    there was none has a packet sent at once, so that the session is renewed.
-    """
-    peer = operation.object
-    named = ("peer", peer.public_key)
-    if operation.kind is OperationKind.DELETE:
-        return (*named, "remove")
-    wanted = (*named, "persistent-keepalive", str(peer.keepalive_s))
-    if peer.endpoint is None:
-        return wanted
-    if not begins:
-        return (*named, "endpoint", str(peer.endpoint), *wanted[2:])
-    interval = str(peer.keepalive_s or _ANY_INTERVAL_S)
-    first = (*named, "endpoint", str(peer.endpoint), "persistent-keepalive", interval)
-    return first if peer.keepalive_s else (*first, *wanted)
 
 
 class AllowedIpTable(_Table[AllowedIp]):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import KernelError
+from agent.kernel.wireguard.handshakes import Handshakes
 from agent.kernel.wireguard.key import WireGuardKey
 from agent.kernel.wireguard.tables import AllowedIpTable, PeerTable
 from agent.kernel.wireguard.tool import DeviceState, PeerState, WireGuardTool
@@ -69,6 +70,10 @@ def wg(tmp_path: Path) -> Wg:
     return Wg(tmp_path)
 
 
+def peer_table(tool: Tool, handshakes: Handshakes | None = None) -> PeerTable:
+    return PeerTable(tool, handshakes or Handshakes(tool), wall_clock=lambda: NOW_S)
+
+
 def peer_state(
     number: int, *ranges: IPv4Network, endpoint: str = "(none)", age_s: float = 0.0
 ) -> PeerState:
@@ -117,20 +122,20 @@ def test_promise_10_a_wg_that_hangs_is_waited_for_once(wg: Wg) -> None:
         for each in range(100)
     ]
     began_s = time.monotonic()
-    assert not any(each.ok for each in PeerTable(tool).apply(wanted))
+    assert not any(each.ok for each in peer_table(tool).apply(wanted))
     with pytest.raises(KernelError, match="not run again yet"):
         tool.show("hm-wg")
     assert len(wg.calls) == 1
     assert time.monotonic() - began_s < 5
     now_s[0] += 60
     wg.does(_SHOWS_A_DEVICE)
-    assert all(each.ok for each in PeerTable(tool).apply(wanted))
+    assert all(each.ok for each in peer_table(tool).apply(wanted))
 
 
 def test_of_two_hosts_that_meet_the_one_with_the_lower_key_begins(wg: Wg) -> None:
     """Both at once would each drop the other's answer, and wait 5 s."""
     wg.does(_SHOWS_A_DEVICE)
-    table = PeerTable(Tool(wg.runner))
+    table = peer_table(Tool(wg.runner))
     own = key(_OWN)
     for at in (_OWN - 1, _OWN + 1):
         peer = WireGuardPeer(link="hm-wg", public_key=key(at), endpoint=WANTED)
@@ -139,6 +144,30 @@ def test_of_two_hosts_that_meet_the_one_with_the_lower_key_begins(wg: Wg) -> Non
             assert all(each.ok for each in table.apply(wanted))
             begun = wg.calls[-1].count("persistent-keepalive") == 2
             assert begun is (again or own < key(at))
+
+
+@pytest.mark.parametrize(("shaken_s", "kept"), [(0, True), (1, True), (0, False)])
+def test_the_other_begins_a_moment_later_unless_they_have_shaken_hands(
+    wg: Wg, shaken_s: int, *, kept: bool
+) -> None:
+    """The first packet of the one with the lower key may come before it is known here."""
+    tool, now_s = Tool(wg.runner), [0.0]
+    handshakes = Handshakes(tool, clock=lambda: now_s[0])
+    table = peer_table(tool, handshakes)
+    peer = WireGuardPeer(link="hm-wg", public_key=key(1), endpoint=WANTED)
+    there = PeerState(key(1), str(WANTED), (), shaken_s, 0)
+    tool.state = DeviceState(key(_OWN), 51820, (there,))
+    table.apply([Operation(OperationKind.REPLACE, peer, Reason.MISSING)])
+    if not kept:
+        table.apply([Operation(OperationKind.DELETE, peer, Reason.EXTRA)])
+    calls = len(wg.calls)
+    later_s = handshakes.begin()
+    assert (later_s is not None, len(wg.calls)) == (kept, calls)
+    now_s[0] += later_s or 1
+    assert handshakes.begin() is None
+    begun = [each for each in wg.calls[calls:] if each.count("persistent-keepalive") == 2]
+    assert len(begun) == (kept and not shaken_s)
+    assert len(wg.calls) == calls + len(begun)
 
 
 def test_the_private_key_is_in_no_message(wg: Wg) -> None:
@@ -158,7 +187,7 @@ def test_promise_6_an_agent_that_starts_keeps_an_endpoint_that_moved(
     tool = Tool(wg.runner)
     there = peer_state(1, subnet(1), endpoint=str(MOVED), age_s=age_s)
     tool.state = DeviceState(key(99), 51820, (there,))
-    table = PeerTable(tool, wall_clock=lambda: NOW_S)
+    table = peer_table(tool)
     wanted = WireGuardPeer(link="hm-wg", public_key=key(1), endpoint=WANTED)
     (found,) = table.list_all({wanted.key: wanted}).own
     assert (found == wanted) == kept
@@ -167,7 +196,7 @@ def test_promise_6_an_agent_that_starts_keeps_an_endpoint_that_moved(
 def test_an_endpoint_that_could_not_be_written_is_not_taken_for_one_that_moved(wg: Wg) -> None:
     tool = Tool(wg.runner)
     tool.state = DeviceState(key(99), 51820, (peer_state(1, endpoint=str(MOVED)),))
-    table = PeerTable(tool, wall_clock=lambda: NOW_S)
+    table = peer_table(tool)
     wanted = WireGuardPeer(link="hm-wg", public_key=key(1), endpoint=WANTED)
     wg.does("exit 1")
     (result,) = table.apply([Operation(OperationKind.REPLACE, wanted, Reason.MISSING)])
