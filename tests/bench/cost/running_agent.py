@@ -37,7 +37,8 @@ _PEERS_OF_GOALS = 10
 _PEERS = (_PEERS_OF_GOALS, 1_000, 10_000)
 _GOALS = {"resident_mb": 60.0, "private_mb": 45.0, "idle_percent": 0.2, "requests": 15.0}
 _SETTLE_S = 15
-_WINDOW_S, _QUICK_WINDOW_S = 60.0, 12.0
+_WINDOW_S, _QUICK_WINDOW_S = 60.0, 30.0
+"""Four requests for progress and three keep-alives, or twice as many."""
 _PYTHON = "/opt/hostmesh/venv/bin/python"
 _BARE_PORT = 22379
 _TICKS = os.sysconf("SC_CLK_TCK")

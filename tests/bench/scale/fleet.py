@@ -110,16 +110,18 @@ class Fleet:
             cpu.append(1e6 * work.cpu_s / hosts)
             agents.append(1e6 * cost.cpu_s / hosts)
             requests.append(60 * sum(work.requests.values()) / hosts)
-            sent.append(work.sent / hosts)
-            received.append(work.received / hosts)
+            sent.append(60 * work.sent / hosts)
+            received.append(60 * work.received / hosts)
         for name, values, unit in (
             ("etcd's processor time per host", cpu, "us/s"),
             ("an agent's processor time", agents, "us/s"),
-            ("requests of a host", requests, "per minute"),
-            ("bytes to a host", sent, "B/s"),
-            ("bytes from a host", received, "B/s"),
+            ("requests of a host", requests, "a minute"),
+            ("bytes to a host", sent, "B a minute"),
+            ("bytes from a host", received, "B a minute"),
         ):
             self._bench.value(f"steady: {name}", values, unit=unit)
+        what = "steady: an agent's processor time"
+        self._bench.ratio(what, agents, "etcd's for a host", cpu, unit="us/s")
         self._report_levels("steady")
 
     def reboot(self) -> None:
@@ -295,7 +297,7 @@ def measure(bench: Bench, given: Options) -> None:
         etcds=given.etcds,
         join_s=60 * hosts / 1_000,
         windows=given.rounds,
-        window_s=PROGRESS_EVERY_S * (2 if given.quick else 3),  # whole periods
+        window_s=4 * PROGRESS_EVERY_S,  # and three keep-alives
         containers=max(1, (1_000 if given.quick else 10_000) // hosts),
         changes=50 if given.quick else 300,
         timeout_s=given.timeout,
