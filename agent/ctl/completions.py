@@ -44,6 +44,8 @@ def script(shell: str) -> str:
             action.complete = shtab.FILE
         elif action.metavar == "VERB" and not action.choices:
             action.choices = names
+        elif action.dest == "output":
+            action.choices = action.metavar.split("|")  # without those of single verbs
     found: str = shtab.complete(parser, shell=shell, preamble=_PREAMBLE[shell])
     return found
 

@@ -24,6 +24,7 @@ _VERB_AT = 20
 _CONVERT: dict[str, Any] = {"TIME": seconds, "WHEN": moment, "FILE": Path}
 _PROGRAM = "agentctl"
 _FORMS = {"--json": "JSON", "--yaml": "YAML", "--wide": "more columns"}
+_COMMON_FORMS = ("text", "wide", "json", "yaml")
 
 
 class _Formatter(argparse.HelpFormatter):
@@ -165,18 +166,22 @@ def _nearest(wrong: str, known: Iterable[str]) -> str:
     return f"did you mean {near}?" if near else "known: " + ", ".join(names)
 
 
-def _common(timeout_s: float | None = None, more: tuple[str, ...] = ()) -> _Parser:
+def _common(
+    timeout_s: float | None = None,
+    forms: tuple[str, ...] = _COMMON_FORMS,
+    accepted: tuple[str, ...] = (),
+) -> _Parser:
     """Return the arguments that every verb takes, before or after it.
 
     Args:
         timeout_s: The verb's own timeout.
-        more: The verb's own forms of -o.
+        forms: Of -o, as the help lists them.
+        accepted: Other forms that are accepted, too; the verb that comes has them or not.
     """
     common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     add = common.add_argument_group("options of every verb, before or after it").add_argument
-    forms = ("text", "wide", "json", "yaml", *more)
     add(
-        "-o", "--output", choices=forms, metavar="|".join(forms),
+        "-o", "--output", choices=(*forms, *accepted), metavar="|".join(forms),
         help="form of the answer (text)",
     )  # fmt: skip
     add("--settings", type=named_file, metavar="FILE", help=f"the settings file ({DEFAULT_PATH})")
@@ -213,7 +218,17 @@ def _parsed(parser: _Parser, argv: Sequence[str]) -> argparse.Namespace:
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         args.parser.refuse(unknown[0])
+    forms = _forms_of(args.verb) if args.verb else ()
+    if forms and args.output not in forms:  # it was given before the verb
+        known = ", ".join(forms)
+        args.parser.error(
+            f"argument -o/--output: invalid choice: {args.output!r} (choose from {known})"
+        )
     return args
+
+
+def _forms_of(verb: Verb) -> tuple[str, ...]:
+    return (*_COMMON_FORMS, *verb.forms)
 
 
 def parser_of(words: Sequence[str]) -> _Parser:
@@ -239,7 +254,7 @@ def build_parser(known: Sequence[Verb] = VERBS) -> _Parser:
         description="Inspect and control Hostmesh on this host.",
         epilog=f"A verb's arguments and examples: {_PROGRAM} help VERB. Exit statuses: 0 is done or"
         " yes; every other number is in agentctl(1) and docs/exit-status.md.",
-        parents=[_common()],
+        parents=[_common(accepted=tuple({form for each in known for form in each.forms}))],
     )
     top.add_argument(
         "--version", action="version", version=f"{_PROGRAM} {__version__}",
@@ -257,7 +272,9 @@ def build_parser(known: Sequence[Verb] = VERBS) -> _Parser:
             parser = parser.below(name, help=about, description=_sentence(about))
         listed = {} if verb.hidden else {"help": verb.summary}
         _fill(
-            parser.below(verb.words[-1], parents=[_common(verb.timeout_s, verb.forms)], **listed),
+            parser.below(
+                verb.words[-1], parents=[_common(verb.timeout_s, _forms_of(verb))], **listed
+            ),
             verb,
         )
     return top

@@ -12,7 +12,7 @@ import pytest
 
 from agent import __version__
 from agent.ctl.main import main
-from agent.ctl.parser import parser_of
+from agent.ctl.parser import parse, parser_of
 from agent.ctl.verbtable import SECTIONS, VERBS, Verb
 from agent.errors import HostmeshError, SettingsError
 from tests.unit.ctl.asked import LEASES, STATUS, Serving, agentctl, run
@@ -31,6 +31,8 @@ pytestmark = pytest.mark.unit
         ("status --json", "unknown option --json for status", "for JSON use -o json"),
         ("--json status", "unknown option --json for status", "for JSON use -o json"),
         ("status leases", "unexpected argument 'leases' for status", "agentctl status --help"),
+        ("-o svg leases", "unknown value for -o/--output: 'svg'", "known: json, text, wide, yaml"),
+        ("-o jsn leases", "unknown value for -o/--output: 'jsn'", "did you mean json?"),
         ("leases -o jsn", "unknown value for -o/--output: 'jsn'", "did you mean json?"),
         (
             "config set --access publishd",
@@ -92,6 +94,13 @@ def test_a_mistake_gets_one_line_and_the_nearest_valid_name(
 ) -> None:
     assert main(words.split(" ")) == 2
     assert capsys.readouterr() == ("", f"agentctl: {message}\nhint: {hint}\n")
+
+
+def test_a_verbs_own_form_may_be_before_the_verb() -> None:
+    for verb in VERBS:
+        for form in verb.forms:
+            after = parse([*verb.words, "-o", form])
+            assert parse(["-o", form, *verb.words]).output == after.output == form
 
 
 def test_suggestions_are_options_of_this_verb(capsys: pytest.CaptureFixture[str]) -> None:
