@@ -133,7 +133,7 @@ class Actions:
 
     def _do_to_host(self, step: Step, *, begins: bool) -> None:
         deed, host = self._hosts[step.what], self._lab.hosts[step.subject]
-        if begins and deed.cuts:
+        if deed.cuts:  # an end cuts, too, where a host gets its address back
             self._open(host.name, str(step), time.monotonic())
         act = deed.begin if begins else deed.end
         assert act is not None
