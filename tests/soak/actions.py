@@ -74,7 +74,7 @@ class Actions:
             "cable-down": _Deed(lambda h: h.cable("down"), lambda h: h.cable("up"), cuts=True),
             "cable-silent": _Deed(lambda h: h.cable("silent"), lambda h: h.cable("up"), cuts=True),
             "powered-off": _Deed(Host.kill, Host.boot, cuts=True),
-            "left": _Deed(_leave, _join, cuts=True),
+            "left": _Deed(self._leave, _join, cuts=True),
             "moved": _Deed(self._move_away, self._move_back, cuts=True),
             "docker-restarted": _Deed(lambda host: host.service("restart", "docker"), cuts=True),
             "lease-deleted": _Deed(self._delete_lease, cuts=True),
@@ -258,7 +258,8 @@ class Actions:
             for end in ends:
                 self._traffic.forget(end)
                 self._lab.hosts[end.host].remove_container(name)
-        self._lab.hosts[ends[0].host].agentctl("network", "rm", name, timeout_s=_COMMAND_S)
+        some_host = self._lab.hosts[self.healthy()[0]]
+        some_host.agentctl("network", "rm", name, timeout_s=_COMMAND_S)
         for each in self.addresses:
             host = self._lab.hosts[each]
             wait_until(
@@ -286,11 +287,22 @@ class Actions:
         with self._excused(str(step), [host.name]):
             for end in self._traffic.of_host(host.name):
                 self._traffic.forget(end)
-            _leave(host)
+            self._leave(host)
             host.destroy()
         del self._lab.hosts[host.name], self.addresses[host.name]
+
+    def _leave(self, host: Host) -> None:
+        """Leave; what a busy machine does not do in time, the agent goes on to do.
+
+        Docker keeps a network that a container uses, and a host has not left while it is there.
+        """
         for name, ends in self.networks.items():
-            self.networks[name] = tuple(end for end in ends if end.host != host.name)
+            for end in (each for each in ends if each.host == host.name):
+                self._traffic.forget(end)
+                host.remove_container(name)
+            self.networks[name] = tuple(each for each in ends if each.host != host.name)
+        host.agentctl("leave", "--force", check=False, timeout_s=_COMMAND_S)
+        wait_until(lambda: _has_left(host), RECOVER_S, f"{host.name} to have left", every_s=0.3)
 
     @contextmanager
     def _excused(self, why: str, ends: list[str]) -> Iterator[None]:
@@ -300,12 +312,6 @@ class Actions:
 
 
 _LATER = ["switch", "finish"]
-
-
-def _leave(host: Host) -> None:
-    """Leave; what a busy machine does not do in time, the agent goes on to do."""
-    host.agentctl("leave", "--force", check=False, timeout_s=_COMMAND_S)
-    wait_until(lambda: _has_left(host), RECOVER_S, f"{host.name} to have left", every_s=0.3)
 
 
 def _has_left(host: Host) -> bool:
