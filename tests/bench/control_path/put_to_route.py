@@ -4,16 +4,21 @@
 
 A real etcd and real agents on a LAN of namespaces. Both times of a round belong to the same put. A
 burst is put over one connection, one put after the other, into a mesh of one host; its time is that
-from the answer to the last put to the last route.
+from the answer to the last put to the last route. A client in Python with one watch and nothing
+else, on a host whose agent is ended, shows how much of the time is that of gRPC's library.
 """
 
 from __future__ import annotations
 
+import signal
+import sys
+import time
+
 from tests.bench.harness import Bench
 from tests.bench.program import Options, main
 from tests.bench.statistic import Goal
-from tests.netns.mesh.arrivals import Arrivals, lease_record
-from tests.netns.mesh.stage import Stage
+from tests.netns.mesh.arrivals import Arrivals, lease_record, lines_of
+from tests.netns.mesh.stage import ETCD, Stage
 
 _PUT_GOAL_MS = 6
 _RATIO_GOAL = 2
@@ -22,12 +27,29 @@ _WARM_UP = 5
 _PUTS_OF_ROUND = 100
 _BURSTS = (2_000, 10_000)
 _WITHIN_S = 120
+_CLIENT = """
+import sys
+from queue import SimpleQueue
+from agent.etcd.etcd3_compat import grpc, rpc
+requests = SimpleQueue()
+create = rpc.WatchCreateRequest(key=b"/hostmesh/subnets/", range_end=b"/hostmesh/subnets0")
+requests.put(rpc.WatchRequest(create_request=create))
+channel = grpc.insecure_channel(sys.argv[1])
+for answer in rpc.WatchStub(channel).Watch(iter(requests.get, None)):
+    if answer.created:
+        print("created", flush=True)
+    for each in answer.events:
+        print(each.kv.key.decode(), flush=True)
+"""
 
 
 def measure(bench: Bench, options: Options) -> None:
     """Put leases one by one, then bursts of them."""
     with Stage(2).running() as stage, Arrivals(stage.nodes[0]) as arrivals:
-        one_by_one(bench, arrivals, _PUTS_OF_ROUND * options.rounds)
+        puts = _PUTS_OF_ROUND * options.rounds
+        one_by_one(bench, arrivals, puts)
+        stage.nodes[0].stop(signal.SIGKILL)
+        of_a_client(bench, stage, arrivals, puts)
     for leases in _BURSTS[:1] if options.quick else _BURSTS:
         bursts(bench, leases, options.rounds)
 
@@ -47,6 +69,22 @@ def one_by_one(bench: Bench, arrivals: Arrivals, leases: int) -> None:
     )
     slow_ms = sorted(routes_ms)[len(routes_ms) * 99 // 100]
     bench.fact("put to route, 99th percentile, ms", round(slow_ms, 1))
+
+
+def of_a_client(bench: Bench, stage: Stage, arrivals: Arrivals, leases: int) -> None:
+    """Put a lease, wait until a client in Python has it, put the next."""
+    found_ms: list[tuple[float, float]] = []
+    with lines_of(stage.nodes[0], [sys.executable, "-c", _CLIENT, f"{ETCD}:2379"]) as client:
+        client.at("created", _WITHIN_S)
+        for number in range(leases + _WARM_UP):
+            _, key, value = lease_record(leases + 2 * _WARM_UP + number)
+            began_s = time.monotonic()
+            arrivals.put((key, value))
+            at_s = [each.at(key, _WITHIN_S) for each in (client, arrivals.watch)]
+            found_ms.append((1000 * (at_s[0] - began_s), 1000 * (at_s[1] - began_s)))
+    client_ms, watch_ms = zip(*found_ms[_WARM_UP:], strict=True)
+    what = "put to a client in Python that prints"
+    bench.ratio(what, client_ms, "put to etcdctl watch", watch_ms, unit="ms")
 
 
 def bursts(bench: Bench, leases: int, rounds: int) -> None:
