@@ -283,10 +283,14 @@ def test_a_host_that_is_off_follows_when_it_returns(mesh: Lab) -> None:
     def networks() -> list[str]:
         return off.docker("network", "ls", "--format", "{{.Name}}").stdout.split()
 
+    def is_known() -> bool:
+        return "to be made" not in host.agentctl("network", "ls").stdout
+
     cut_off(host, off)
     assert "host3: to be made (host off)" in host.agentctl("network", "create", "later").stderr
     off.boot()
     wait_until(lambda: "later" in networks(), 60, "the network on the host that was off")
+    wait_until(is_known, 20, "the others to know that it has it")
     cut_off(host, off)
     removed = host.agentctl("network", "rm", "later")
     assert remarks(removed.stderr) == "host3: to be removed (host off)\n"
