@@ -31,7 +31,7 @@ UP = (
 _CONTROLLER = "host4"
 _RESET = (
     "docker ps -aq | xargs -r docker rm -f >/dev/null; dpkg --purge hostmesh; "
-    "systemctl stop hostmesh-etcd; systemctl restart docker; "
+    "systemctl stop hostmesh-etcd; systemctl reset-failed docker; systemctl restart docker; "
     "rm -rf /etc/hostmesh /etc/hostmesh-etcd /var/lib/hostmesh /var/lib/hostmesh-etcd "
     "/var/cache/hostmesh.deb /etc/systemd/system/hostmesh-etcd.service; systemctl daemon-reload"
 )
@@ -134,7 +134,9 @@ class Controller:
         Returns:
             Whether it was killed; it ended before otherwise.
         """
-        process = self.machine.popen(["sh", "-c", f"echo $$; exec hostmesh-deploy {' '.join(UP)}"])
+        process = self.machine.popen(
+            ["sh", "-c", f"echo $$; exec hostmesh-deploy {' '.join(UP)} 2>&1"]
+        )
         assert process.stdout is not None
         pid = int(process.stdout.readline())
         seen: set[str] = set()
