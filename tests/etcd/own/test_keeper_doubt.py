@@ -141,6 +141,24 @@ def test_promise_4_a_record_from_before_a_restore_is_written_again(mesh: Registr
         )
 
 
+def test_promise_3_however_often_a_key_is_deleted_it_is_back_within_the_grace_time(
+    mesh: Registry, shared_etcd: Etcd
+) -> None:
+    """A mesh that was wiped several times in a minute: peers hold its routes for that time."""
+    heard, grace_s = Heard(), 1.0
+    settings = replace(SHORT, ttl_s=86_400, empty_cluster_grace_s=grace_s)
+    with keep(mesh, heard, settings=settings) as keeper:
+        keeper.update(REGISTRATION)
+        lease = eventually(held(heard))
+
+        def is_back() -> bool:
+            return lease.subnet in mesh.snapshot().by_subnet
+
+        for _ in range(8):
+            shared_etcd.ctl("del", "--prefix", f"{mesh.keys.prefix}/subnets/")
+            eventually(is_back, timeout_s=grace_s)
+
+
 def test_promise_10_a_view_that_goes_on_to_deny_the_lease_costs_few_writes(
     mesh: Registry,
 ) -> None:
