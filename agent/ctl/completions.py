@@ -45,7 +45,7 @@ def script(shell: str) -> str:
         elif action.metavar == "VERB" and not action.choices:
             action.choices = names
         elif action.dest == "output":
-            action.choices = action.metavar.split("|")  # without those of single verbs
+            action.choices = action.metavar.split("|")
     found: str = shtab.complete(parser, shell=shell, preamble=_PREAMBLE[shell])
     return found
 

@@ -169,19 +169,17 @@ def _nearest(wrong: str, known: Iterable[str]) -> str:
 def _common(
     timeout_s: float | None = None,
     forms: tuple[str, ...] = _COMMON_FORMS,
-    accepted: tuple[str, ...] = (),
 ) -> _Parser:
     """Return the arguments that every verb takes, before or after it.
 
     Args:
         timeout_s: The verb's own timeout.
-        forms: Of -o, as the help lists them.
-        accepted: Other forms that are accepted, too; the verb that comes has them or not.
+        forms: Of -o, for the help; :func:`_parsed` checks it once the verb is known.
     """
     common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     add = common.add_argument_group("options of every verb, before or after it").add_argument
     add(
-        "-o", "--output", choices=(*forms, *accepted), metavar="|".join(forms),
+        "-o", "--output", metavar="|".join(forms),
         help="form of the answer (text)",
     )  # fmt: skip
     add("--settings", type=named_file, metavar="FILE", help=f"the settings file ({DEFAULT_PATH})")
@@ -218,8 +216,8 @@ def _parsed(parser: _Parser, argv: Sequence[str]) -> argparse.Namespace:
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         args.parser.refuse(unknown[0])
-    forms = _forms_of(args.verb) if args.verb else ()
-    if forms and args.output not in forms:  # it was given before the verb
+    forms = _forms_of(args.verb)
+    if args.output not in forms:
         known = ", ".join(forms)
         args.parser.error(
             f"argument -o/--output: invalid choice: {args.output!r} (choose from {known})"
@@ -227,8 +225,8 @@ def _parsed(parser: _Parser, argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def _forms_of(verb: Verb) -> tuple[str, ...]:
-    return (*_COMMON_FORMS, *verb.forms)
+def _forms_of(verb: Verb | None) -> tuple[str, ...]:
+    return (*_COMMON_FORMS, *(verb.forms if verb else ()))
 
 
 def parser_of(words: Sequence[str]) -> _Parser:
@@ -254,7 +252,7 @@ def build_parser(known: Sequence[Verb] = VERBS) -> _Parser:
         description="Inspect and control Hostmesh on this host.",
         epilog=f"A verb's arguments and examples: {_PROGRAM} help VERB. Exit statuses: 0 is done or"
         " yes; every other number is in agentctl(1) and docs/exit-status.md.",
-        parents=[_common(accepted=tuple({form for each in known for form in each.forms}))],
+        parents=[_common()],
     )
     top.add_argument(
         "--version", action="version", version=f"{_PROGRAM} {__version__}",

@@ -32,6 +32,8 @@ pytestmark = pytest.mark.unit
         ("--json status", "unknown option --json for status", "for JSON use -o json"),
         ("status leases", "unexpected argument 'leases' for status", "agentctl status --help"),
         ("-o svg leases", "unknown value for -o/--output: 'svg'", "known: json, text, wide, yaml"),
+        ("-o svg", "unknown value for -o/--output: 'svg'", "known: json, text, wide, yaml"),
+        ("-o zzz leases", "unknown value for -o/--output: 'zzz'", "known: json, text, wide, yaml"),
         ("-o jsn leases", "unknown value for -o/--output: 'jsn'", "did you mean json?"),
         ("leases -o jsn", "unknown value for -o/--output: 'jsn'", "did you mean json?"),
         (
