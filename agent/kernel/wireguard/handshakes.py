@@ -9,8 +9,10 @@ a moment later, unless they have shaken hands by then.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Final
 
 from agent.errors import KernelError
@@ -23,6 +25,8 @@ __all__ = ["Handshakes", "peer_words"]
 _LATER_S: Final = 0.2
 """More than a way there and back takes; a change of backend takes longer between its steps."""
 _ANY_INTERVAL_S: Final = 25
+_AT_ONCE: Final = 100
+"""Peers in one call of wg: the kernel limits the length of arguments."""
 
 
 class Handshakes:
@@ -47,24 +51,30 @@ class Handshakes:
         self._left.pop(key, None)
 
     def begin(self) -> float | None:
-        """Begin those that are due; return the seconds until the next is, or None.
+        """Begin those that are due, some at a time; return the seconds until the next is, or None.
 
         One that wg refuses is left to the peer: it is no more than a packet.
         """
         now_s = self._clock()
-        due = {key: peer for key, (peer, at_s) in self._left.items() if at_s <= now_s}
-        for key in due:
-            del self._left[key]
-        try:
-            state = self._tool.show(LINK) if due else None
-            unshaken = [] if state is None else [e for e in state.peers if not e.handshake_s]
-            found = [due.get(PeerKey(LINK, each.public_key)) for each in unshaken]
-            words = [word for each in found if each for word in peer_words(each, begins=True)]
-            if words:
-                self._tool.set(LINK, words)
-        except KernelError:
-            pass
-        return min((at_s - now_s for _, at_s in self._left.values()), default=None)
+        ready = (peer for peer, at_s in self._left.values() if at_s <= now_s)
+        due = list(islice(ready, _AT_ONCE))
+        for peer in due:
+            self.forget(peer.key)
+        if due:
+            with contextlib.suppress(KernelError):
+                self._begin(due)
+        next_s = min((at_s for _, at_s in self._left.values()), default=None)
+        return None if next_s is None else max(0.0, next_s - now_s)
+
+    def _begin(self, peers: Sequence[WireGuardPeer]) -> None:
+        """Begin one with each of these that is there and has shaken no hands."""
+        state = self._tool.show(LINK)
+        there = () if state is None else state.peers
+        unshaken = {each.public_key for each in there if not each.handshake_s}
+        wanted = (each for each in peers if each.public_key in unshaken)
+        words = [word for each in wanted for word in peer_words(each, begins=True)]
+        if words:
+            self._tool.set(LINK, words)
 
 
 def peer_words(peer: WireGuardPeer, *, begins: bool) -> Sequence[str]:

@@ -170,6 +170,19 @@ def test_the_other_begins_a_moment_later_unless_they_have_shaken_hands(
     assert len(wg.calls) == calls + len(begun)
 
 
+def test_promise_10_handshakes_with_many_peers_are_begun_some_at_a_time(wg: Wg) -> None:
+    """Arguments of a program have a limit."""
+    tool, now_s = Tool(wg.runner), [0.0]
+    handshakes = Handshakes(tool, clock=lambda: now_s[0])
+    there = [PeerState(key(number), str(WANTED), (), 0, 0) for number in range(1, 251)]
+    tool.state = DeviceState(key(_OWN), 51820, tuple(there))
+    for each in there:
+        handshakes.leave(WireGuardPeer(link="hm-wg", public_key=each.public_key, endpoint=WANTED))
+    now_s[0] += 1
+    assert [handshakes.begin() for _ in range(3)] == [0.0, 0.0, None]
+    assert [each.count("persistent-keepalive 25") for each in wg.calls] == [100, 100, 50]
+
+
 def test_the_private_key_is_in_no_message(wg: Wg) -> None:
     for script in ("printf 'SECRET\\tx\\n'", "printf 'SECRET\\tx\\t1\\toff\\n'; exit 1"):
         wg.does(script)
