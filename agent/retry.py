@@ -6,6 +6,7 @@ acting in step, for example when etcd is back after an hour.
 
 from __future__ import annotations
 
+import math
 import random
 
 __all__ = ["Backoff", "grown", "jittered"]
@@ -34,10 +35,10 @@ class Backoff:
         """Return whether the last try failed."""
         return self._pause_s > 0
 
-    def next_s(self) -> float:
-        """Return the next pause in seconds."""
+    def next_s(self, longest_s: float = math.inf) -> float:
+        """Return the next pause in seconds, ``longest_s`` at most."""
         self._pause_s = grown(self._pause_s, self._first_s, self._longest_s)
-        return jittered(self._pause_s, shorter=0.5, longer=0.0)
+        return jittered(min(self._pause_s, longest_s), shorter=0.5, longer=0.0)
 
     def reset(self) -> None:
         """Start over after a success."""

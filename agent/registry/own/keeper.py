@@ -299,7 +299,7 @@ class Keeper:
             self._looks.reset()
         # Peers hold their deletions for the grace time: what was lost is back well before.
         longest_s = max(_FIRST_LOOK_S, self._settings.empty_cluster_grace_s / 2)
-        self._look_from_s = now_s + min(self._looks.next_s(), longest_s)
+        self._look_from_s = now_s + self._looks.next_s(longest_s)
         self._own.due_s = self._former.due_s = 0.0
         self._beat.doubt()
         return _IDLE_S
