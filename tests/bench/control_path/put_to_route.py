@@ -73,16 +73,17 @@ def one_by_one(bench: Bench, arrivals: Arrivals, leases: int) -> None:
 
 def of_a_client(bench: Bench, stage: Stage, arrivals: Arrivals, leases: int) -> None:
     """Put a lease, wait until a client in Python has it, put the next."""
-    found_ms: list[tuple[float, float]] = []
+    found: list[list[float]] = []
     with lines_of(stage.nodes[0], [sys.executable, "-c", _CLIENT, f"{ETCD}:2379"]) as client:
         client.at("created", _WITHIN_S)
-        for number in range(leases + _WARM_UP):
-            _, key, value = lease_record(leases + 2 * _WARM_UP + number)
+        first = leases + _WARM_UP
+        for number in range(first, first + leases + _WARM_UP):
+            _, key, value = lease_record(number)
             began_s = time.monotonic()
             arrivals.put((key, value))
-            at_s = [each.at(key, _WITHIN_S) for each in (client, arrivals.watch)]
-            found_ms.append((1000 * (at_s[0] - began_s), 1000 * (at_s[1] - began_s)))
-    client_ms, watch_ms = zip(*found_ms[_WARM_UP:], strict=True)
+            found.append([each.at(key, _WITHIN_S) - began_s for each in (client, arrivals.watch)])
+    times = zip(*found[_WARM_UP:], strict=True)
+    client_ms, watch_ms = ([1000 * each for each in every] for every in times)
     what = "put to a client in Python that prints"
     bench.ratio(what, client_ms, "put to etcdctl watch", watch_ms, unit="ms")
 
