@@ -28,6 +28,7 @@ __all__ = ["EndpointCheck", "in_the_clear", "open_condition"]
 
 _EVERY_S = 60.0
 _FIRST_S = 5.0
+_OPEN_AGAIN_S = 300.0
 _HOURLY_S = 3600.0
 _WARN_BEFORE_S = 14 * 86_400.0
 
@@ -40,6 +41,7 @@ class EndpointCheck:
         on_change: Called on the jobs' thread with all conditions.
         jobs: Runs it; None: jobs of its own.
         every_s: Seconds between two rounds.
+        open_again_s: Seconds until an open endpoint is asked again whether it is open.
         hourly_s: Seconds between two questions for what changes seldom.
     """
 
@@ -52,17 +54,20 @@ class EndpointCheck:
         *,
         jobs: Jobs | None = None,
         every_s: float = _EVERY_S,
+        open_again_s: float = _OPEN_AGAIN_S,
         hourly_s: float = _HOURLY_S,
     ) -> None:
         self._client = client
         self._on_change = on_change
         self._every_s = every_s
+        self._open_again_s = open_again_s
         self._hourly_s = hourly_s
         self._hourly_due_s = 0.0
         self._jobs = jobs or Jobs()
         self._reported: tuple[Condition, ...] = ()
         self._served: tuple[Certificate, ...] = ()
         self._open: dict[str, Condition | None] = {}
+        self._open_due_s: dict[str, float] = {}
         self.certificates: tuple[Certificate, ...] = ()
         """This host's, the CA's and the servers', as last seen."""
 
@@ -107,21 +112,24 @@ class EndpointCheck:
             )
 
     def _openness(self, endpoints: tuple[str, ...]) -> Iterator[Condition]:
-        """Ask until an endpoint is closed; :meth:`_hourly` has it asked again."""
+        """Ask an open endpoint again sooner than a closed one."""
         for endpoint in endpoints:
-            if self._open.get(endpoint, True):
+            now_s = time.monotonic()
+            if now_s >= self._open_due_s.get(endpoint, 0.0):
                 with contextlib.suppress(EtcdError):  # as above
-                    self._open[endpoint] = open_condition(self._client, endpoint)
+                    condition = open_condition(self._client, endpoint)
+                    self._open[endpoint] = condition
+                    again_s = self._open_again_s if condition else self._hourly_s
+                    self._open_due_s[endpoint] = now_s + again_s
             if condition := self._open.get(endpoint):
                 yield condition
 
     def _hourly(self, endpoints: tuple[str, ...]) -> None:
-        """Ask for what changes seldom: certificates, and whether accounts are still in use."""
+        """Ask for the servers' certificates, which change seldom."""
         now_s = time.monotonic()
         if now_s < self._hourly_due_s:
             return
         self._hourly_due_s = now_s + self._hourly_s
-        self._open = {each: condition for each, condition in self._open.items() if condition}
         found = []
         for endpoint in endpoints:
             if endpoint.startswith("https"):

@@ -29,7 +29,7 @@ _V_co = TypeVar("_V_co", covariant=True)
 _log = structlog.get_logger()
 
 PROGRESS_EVERY_S = 7.5
-"""An idle host asks etcd no more than this, three keep-alives in 30 s and whether it is open."""
+"""An idle host asks etcd little more than this and three keep-alives in 30 s."""
 SILENCE_S = 10.0
 """A watch that has not even answered a progress request for that long is dead.
 With one call's deadline (5 s) on top, a stopped server is reported within 15 s."""
