@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 
+from tests.bench.bare_client import PROGRAM, WATCHES
 from tests.bench.harness import Bench
 from tests.bench.program import Options, main
 from tests.bench.statistic import Goal
@@ -27,20 +28,14 @@ _WARM_UP = 5
 _PUTS_OF_ROUND = 100
 _BURSTS = (2_000, 10_000)
 _WITHIN_S = 120
-_CLIENT = """
-import sys
-from queue import SimpleQueue
-from agent.etcd.etcd3_compat import grpc, rpc
-requests = SimpleQueue()
-create = rpc.WatchCreateRequest(key=b"/hostmesh/subnets/", range_end=b"/hostmesh/subnets0")
-requests.put(rpc.WatchRequest(create_request=create))
-channel = grpc.insecure_channel(sys.argv[1])
-for answer in rpc.WatchStub(channel).Watch(iter(requests.get, None)):
-    if answer.created:
-        print("created", flush=True)
-    for each in answer.events:
-        print(each.kv.key.decode(), flush=True)
-"""
+_CLIENT = [
+    sys.executable,
+    "-c",
+    PROGRAM,
+    f"{ETCD}:2379",
+    "/hostmesh/subnets/",
+    "/hostmesh/subnets0",
+]
 
 
 def measure(bench: Bench, options: Options) -> None:
@@ -74,8 +69,8 @@ def one_by_one(bench: Bench, arrivals: Arrivals, leases: int) -> None:
 def of_a_client(bench: Bench, stage: Stage, arrivals: Arrivals, leases: int) -> None:
     """Put a lease, wait until a client in Python has it, put the next."""
     found: list[list[float]] = []
-    with lines_of(stage.nodes[0], [sys.executable, "-c", _CLIENT, f"{ETCD}:2379"]) as client:
-        client.at("created", _WITHIN_S)
+    with lines_of(stage.nodes[0], _CLIENT) as client:
+        client.at(WATCHES, _WITHIN_S)
         first = leases + _WARM_UP
         for number in range(first, first + leases + _WARM_UP):
             _, key, value = lease_record(number)

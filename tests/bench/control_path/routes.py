@@ -160,7 +160,6 @@ def one_change(bench: Bench, count: int, gateways: int, rounds: int) -> None:
         "among 10",
         lambda: replaced_by_ip(gateways, "proto 141 table 100"),
         rounds=rounds,
-        goal=Goal(1.5),
     )
     flush()
     what = f"one peer's change among {count}, {gateways} gateways"

@@ -27,6 +27,7 @@ from hostmesh_lab.cgroups import lab_group
 from hostmesh_lab.lab import CIDR, Lab, LabOptions
 from hostmesh_lab.machines.kinds import HostOptions
 
+from tests.bench.bare_client import PROGRAM
 from tests.bench.control_path.peers import transactions
 from tests.bench.harness import Bench
 from tests.bench.program import Options, main
@@ -47,21 +48,6 @@ _ALL_THREADS = 2  # CPUCLOCK_SCHED of a whole process, linux/posix-timers.h
 _METRICS = """
 import sys, urllib.request
 print(urllib.request.urlopen(sys.argv[1] + "/metrics", timeout=10).read().decode())
-"""
-_BARE = """
-import sys, threading, time
-from queue import SimpleQueue
-from agent.etcd.etcd3_compat import grpc, rpc
-from agent.registry.follower import PROGRESS_EVERY_S
-channel = grpc.insecure_channel(sys.argv[1])
-requests = SimpleQueue()
-create = rpc.WatchCreateRequest(key=b"/bare", range_end=b"/barf")
-requests.put(rpc.WatchRequest(create_request=create))
-answers = rpc.WatchStub(channel).Watch(iter(requests.get, None))
-threading.Thread(target=lambda: [None for _ in answers], daemon=True).start()
-while True:
-    time.sleep(PROGRESS_EVERY_S)
-    requests.put(rpc.WatchRequest.FromString(b"\\x1a\\x00"))
 """
 
 
@@ -183,7 +169,7 @@ def measure(bench: Bench, options: Options) -> None:
             f"etcd --data-dir /root/bare --listen-client-urls {url} --advertise-client-urls {url}"
             " --listen-peer-urls http://127.0.0.1:22380".split()
         )
-        bare = host.popen([_PYTHON, "-c", _BARE, bare_at])
+        bare = host.popen([_PYTHON, "-c", PROGRAM, bare_at, "/bare", "/barf"])
         host.restart_agent()  # its modules are compiled and cached now, as a package's are
         lab.wait_ready(60)
         agent = Process(pid_of(lab, "host1", "agent"))
