@@ -97,8 +97,11 @@ class Pacer(Generic[V]):
             (kind, key) in self._repairs or key in recent for kind, recent in self._recent.items()
         )
 
-    def links_changed(self) -> None:
-        """Forget repairs: the kernel deletes objects when links or addresses go."""
+    def forget_repairs(self) -> None:
+        """Forget repairs that are no fight: objects went, and no program deleted them.
+
+        The kernel deletes objects when links or addresses go, and the agent when the host leaves.
+        """
         for recent in self._recent.values():
             recent.clear()
         self._repairs = {case: seen for case, seen in self._repairs.items() if seen.damper.fighting}

@@ -137,7 +137,7 @@ class Reconciler(Generic[V]):
         again if one names such a link. What the kernel refused before may be possible now.
         """
         if any(map(self._tracker.depends_on, links)):
-            self._pacer.links_changed()
+            self._pacer.forget_repairs()
             self._pacer.retry_now()
             self._must_list = True
         elif addresses and self._tracker.depends_on(ANY_LINK):
@@ -154,6 +154,7 @@ class Reconciler(Generic[V]):
     def forget(self) -> None:
         """Desire nothing any more, so that what is missing later is no drift."""
         self._tracker = DeltaTracker(self.kind)
+        self._pacer.forget_repairs()
         self._must_list = True
 
     def begin(self, permission: Permission) -> _Pass[V]:

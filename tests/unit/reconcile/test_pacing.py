@@ -191,7 +191,7 @@ def test_promise_9_a_refusal_has_the_kernels_message_and_a_hint() -> None:
 def test_link_flaps_are_no_fight() -> None:
     pacer = Pacer(KIND)
     for tick in range(50):
-        pacer.links_changed()
+        pacer.forget_repairs()
         assert succeed(pacer, plan(A), tick / 10) == 1
 
 

@@ -222,3 +222,13 @@ def test_one_that_went_and_replaced_takes_all_under_its_key_with_it() -> None:
     (missing,) = tracker.plan(may_delete=True).replacements
     assert (missing.object, missing.reason) == (here, Reason.MISSING)
     assert not tracker.needs_list
+
+
+def test_a_host_that_leaves_and_joins_again_and_again_is_in_no_fight() -> None:
+    table, things, _ = one()
+    for _round in range(10):
+        want(things, Thing("a", "one"))
+        assert run(things).conditions == ()
+        assert table.things == [Thing("a", "one")]
+        things.forget()
+        table.things.clear()  # as leaving does
