@@ -17,6 +17,7 @@ from tests.bench.statistic import Goal, Verdict
 _MARKS = "<!-- begin {0} -->\n{1}<!-- end {0} -->\n"
 _HEAD = "| what | Hostmesh | beside it | result (interval) | goal |\n" + "| --- " * 5 + "|"
 _SMALLER = {"s": (("ms", 1e3), ("µs", 1e6)), "ms": (("µs", 1e3),)}
+_FACTS_SHOWN = 20
 _VERDICTS = {Verdict.OK: "met", Verdict.MISSED: "**missed**", Verdict.REFUSED: "not judged"}
 
 
@@ -28,8 +29,10 @@ def picture_of(name: str) -> str:
 def block(program: Program, document: Mapping[str, Any], *, plot: bool) -> str:
     """Return what lies between the two comments of a program."""
     rows = [row(each) for each in document["figures"]]
-    rows += [_cells(name, _fact(value)) for name, value in document["facts"].items()]
-    lines = [*_about(program, document), "", _HEAD, *rows, ""]
+    facts = [_cells(name, _fact(value)) for name, value in document["facts"].items()]
+    lines = [*_about(program, document), "", _HEAD, *rows, *facts[:_FACTS_SHOWN], ""]
+    if more := len(facts[_FACTS_SHOWN:]):
+        lines += [f"{more} more facts are in figures/{program.name}.json.", ""]
     if plot:
         lines += [f"![{program.name} as a plot]({picture_of(program.name)})", ""]
     return "\n".join(lines) + "\n"
@@ -98,6 +101,8 @@ def _about(program: Program, document: Mapping[str, Any]) -> list[str]:
 
 
 def _fact(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {each}" for name, each in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

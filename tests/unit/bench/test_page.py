@@ -92,6 +92,16 @@ def test_the_page_keeps_its_prose_and_gets_a_place_for_a_new_program(tmp_path: P
     assert page.block_of(added, "other") is None
 
 
+def test_many_facts_are_left_to_the_json(tmp_path: Path) -> None:
+    made = document(tmp_path)
+    made["facts"] = {f"fact {number}": {"p50": number, "max": 99} for number in range(30)}
+    block = page.block(PROGRAM, made, plot=False)
+    found = rows(block)
+    assert found["fact 19"][0] == "p50 19, max 99"
+    assert "fact 20" not in found
+    assert "10 more facts are in figures/try.json." in block.splitlines()
+
+
 def test_published_json_makes_the_same_page_and_plot(tmp_path: Path) -> None:
     """Its numbers are rounded, and none is lost."""
     made = document(tmp_path)
