@@ -76,7 +76,7 @@ bench: ## Measure the quick figures beside their limits and peers (root, a quiet
 	@tests/prepare.sh bench
 	@$(PY) -m tests.bench $(BENCH_OPTIONS)
 
-bench-full: ## Measure every figure in full (root, a quiet machine; an hour; ONLY="NAME NAME")
+bench-full: ## Measure every figure in full (root, a quiet machine; two hours; ONLY="NAME NAME")
 	@tests/prepare.sh bench
 	@$(PY) -m tests.bench --full $(BENCH_OPTIONS)
 

@@ -51,7 +51,7 @@ PROGRAMS = (
     Program("control_path", "tests.bench.control_path.put_to_route", 8, 4, 6, 1, isolated=True),
     Program("cold_start", "tests.bench.control_path.cold_start", 6, 4, isolated=True),
     Program("drift", "tests.bench.control_path.drift", 6, 6, 6, 1),
-    Program("membership", "tests.bench.control_path.membership", 6, 8, isolated=True),
+    Program("membership", "tests.bench.control_path.membership", 12, 8, isolated=True),
     Program("network_changes", "tests.bench.control_path.network_changes", 8, 2),
     Program("leases", "tests.bench.control_path.leases", 300, 6, isolated=True),
     Program("routes", "tests.bench.control_path.routes", 7, 4, isolated=True),
