@@ -39,7 +39,7 @@ class Program:
 
 
 PROGRAMS = (
-    Program("backends", "tests.bench.data_path.backends", 8, 45, 6, 4),
+    Program("backends", "tests.bench.data_path.backends", 6, 35, 6, 4),
     Program(
         "distance",
         "tests.bench.data_path.distance",
@@ -48,7 +48,7 @@ PROGRAMS = (
         isolated=True,
         needs=("iperf3", "qperf", "ethtool"),
     ),
-    Program("control_path", "tests.bench.control_path.put_to_route", 8, 4, 6, 1, isolated=True),
+    Program("control_path", "tests.bench.control_path.put_to_route", 9, 4, 6, 1, isolated=True),
     Program("cold_start", "tests.bench.control_path.cold_start", 6, 4, isolated=True),
     Program("drift", "tests.bench.control_path.drift", 6, 6, 6, 1),
     Program("membership", "tests.bench.control_path.membership", 12, 8, isolated=True),
