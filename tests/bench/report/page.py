@@ -18,6 +18,8 @@ _MARKS = "<!-- begin {0} -->\n{1}<!-- end {0} -->\n"
 _HEAD = "| what | Hostmesh | beside it | result (interval) | goal |\n" + "| --- " * 5 + "|"
 _SMALLER = {"s": (("ms", 1e3), ("µs", 1e6)), "ms": (("µs", 1e3),)}
 _FACTS_SHOWN = 20
+_FIGURES_SHOWN = 80
+"""Of a program with more, the rest is shown if it has a goal."""
 _VERDICTS = {Verdict.OK: "met", Verdict.MISSED: "**missed**", Verdict.REFUSED: "not judged"}
 
 
@@ -28,11 +30,17 @@ def picture_of(name: str) -> str:
 
 def block(program: Program, document: Mapping[str, Any], *, plot: bool) -> str:
     """Return what lies between the two comments of a program."""
-    rows = [row(each) for each in document["figures"]]
+    figures = document["figures"]
+    shown = [each for each in figures[_FIGURES_SHOWN:] if each["goal"]]
+    rows = [row(each) for each in (*figures[:_FIGURES_SHOWN], *shown)]
     facts = [_cells(name, _fact(value)) for name, value in document["facts"].items()]
     lines = [*_about(program, document), "", _HEAD, *rows, *facts[:_FACTS_SHOWN], ""]
-    if more := len(facts[_FACTS_SHOWN:]):
-        lines += [f"{more} more facts are in figures/{program.name}.json.", ""]
+    for what, more in (
+        ("figures without a goal", len(figures) - len(rows)),
+        ("facts", len(facts[_FACTS_SHOWN:])),
+    ):
+        if more:
+            lines += [f"{more} more {what} are in figures/{program.name}.json.", ""]
     if plot:
         lines += [f"![{program.name} as a plot]({picture_of(program.name)})", ""]
     return "\n".join(lines) + "\n"

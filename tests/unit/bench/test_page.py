@@ -102,6 +102,18 @@ def test_many_facts_are_left_to_the_json(tmp_path: Path) -> None:
     assert "10 more facts are in figures/try.json." in block.splitlines()
 
 
+def test_of_many_figures_those_with_a_goal_are_shown(tmp_path: Path) -> None:
+    made = document(tmp_path)
+    some = made["figures"]
+    made["figures"] = some * 20
+    block = page.block(PROGRAM, made, plot=False)
+    lines = block.splitlines()
+    goals = sum(each["goal"] is not None for each in some)
+    assert sum(line.startswith("| of a pass") for line in lines) == 20
+    hidden = (20 * len(some) - 80) * (len(some) - goals) // len(some)
+    assert f"{hidden} more figures without a goal are in figures/try.json." in lines
+
+
 def test_published_json_makes_the_same_page_and_plot(tmp_path: Path) -> None:
     """Its numbers are rounded, and none is lost."""
     made = document(tmp_path)
