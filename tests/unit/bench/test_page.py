@@ -156,7 +156,7 @@ def test_writing_publishes_json_page_and_plot_and_keeps_what_was_not_measured(
     page_text = where.page.read_text()
     assert kept in page_text
     assert "## try" in page_text
-    assert "bad" not in page_text
+    assert "begin bad" not in page_text
     assert (where.docs / "pictures/figures-try.svg").exists()
     before = {each: each.read_bytes() for each in where.docs.rglob("*") if each.is_file()}
     write.redraw(where)
