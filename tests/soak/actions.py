@@ -142,7 +142,7 @@ class Actions:
             self._note(step)
             if step.what != "moved":  # a host with a new address is reached by it
                 return
-        if step.what in ("moved", "left"):
+        if step.what == "moved" or (deed.cuts and step.act == "end"):
             self._open_for_absent(str(step), host.name)
         if self._windows[host.name]:
             self._recover(step.what, host)
@@ -171,7 +171,10 @@ class Actions:
         return [name for name, what in self._faults.items() if what.startswith("agent-")]
 
     def _open_for_absent(self, why: str, moved: str) -> None:
-        """Explain losses between a host that moved or is back, and those that do not know it."""
+        """Explain losses between a host that moved or is back, and those that do not know it.
+
+        An agent that took the host for dead and then stopped keeps its subnet unreachable.
+        """
         for name in self._absent():
             what = f"{why}, {self._faults[name]} {name}"
             self._open(name, what, time.monotonic(), others=[moved])
