@@ -136,18 +136,18 @@ def test_writing_publishes_json_page_and_plot_and_keeps_what_was_not_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost = Program("lost", "tests.bench.lost", 6, 1)
-    bad = Program("bad", "tests.bench.bad", 6, 1)
-    monkeypatch.setattr(write, "PROGRAMS", (PROGRAM, lost, bad))
+    unsteady = Program("unsteady", "tests.bench.unsteady", 6, 1)
+    monkeypatch.setattr(write, "PROGRAMS", (PROGRAM, lost, unsteady))
     monkeypatch.setattr(plots, "draw", lambda commands, path: path.write_text(commands))
     where = write.Places(tmp_path / "build", tmp_path / "docs")
     (tmp_path / "docs/pictures").mkdir(parents=True)
     kept = "<!-- begin lost -->\nold\n<!-- end lost -->\n"
     where.page.write_text(f"# Figures\n\n{kept}")
     made = document(where.measured)
-    refused = Bench("bad", where.measured, lambda _: None)
+    refused = Bench("unsteady", where.measured, lambda _: None)
     refused.value("noisy value", NOISY)
     refused.finish()
-    said = write.publish([PROGRAM, lost, bad], where)
+    said = write.publish([PROGRAM, lost, unsteady], where)
     assert [each.partition(":")[2][:14] for each in said] == [
         f" full{', UNDER L' if made['under_load'] else ''}",
         " not measured,",
@@ -156,7 +156,7 @@ def test_writing_publishes_json_page_and_plot_and_keeps_what_was_not_measured(
     page_text = where.page.read_text()
     assert kept in page_text
     assert "## try" in page_text
-    assert "begin bad" not in page_text
+    assert "unsteady" not in page_text
     assert (where.docs / "pictures/figures-try.svg").exists()
     before = {each: each.read_bytes() for each in where.docs.rglob("*") if each.is_file()}
     write.redraw(where)
