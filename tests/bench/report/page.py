@@ -31,8 +31,8 @@ def picture_of(name: str) -> str:
 def block(program: Program, document: Mapping[str, Any], *, plot: bool) -> str:
     """Return what lies between the two comments of a program."""
     figures = document["figures"]
-    shown = [each for each in figures[_FIGURES_SHOWN:] if each["goal"]]
-    rows = [row(each) for each in (*figures[:_FIGURES_SHOWN], *shown)]
+    rest = [each for each in figures[_FIGURES_SHOWN:] if each["goal"]]
+    rows = [row(each) for each in (*figures[:_FIGURES_SHOWN], *rest)]
     facts = [_cells(name, _fact(value)) for name, value in document["facts"].items()]
     lines = [*_about(program, document), "", _HEAD, *rows, *facts[:_FACTS_SHOWN], ""]
     for what, more in (
