@@ -31,7 +31,7 @@ from tests.bench.harness import Bench
 from tests.bench.program import Options, main
 from tests.bench.scale.etcds import Etcds, Work
 from tests.bench.scale.hosts import Cost, Hosts, Times
-from tests.bench.scale.light_agent import ETCD
+from tests.bench.scale.light_agent import ETCD, HEARTBEAT_TTL_S
 from tests.etcd.support import etcdlab
 
 _STEPS = ("join", "steady", "reboot", "restart", "containers")
@@ -42,7 +42,7 @@ _PER_HOST_S = 10
 """The program ends at the latest after so long, on a machine that does much else, too."""
 _SETTLE_S = 120
 _STILL_S = 5
-_HEARTBEAT_TTL_S = 32
+_HEARTBEAT_LATE_S = 2
 _CONFIG = replace(etcdlab.config("10.0.0.0/8", 22), level=LEVEL)
 _ROUTER = (
     "net.ipv4.ip_forward=1",
@@ -61,6 +61,7 @@ class Sizes:
         containers: On each host.
         changes: Of containers, one every tenth of a second.
         timeout_s: Of each step.
+        patience: Of the agents; see :class:`LightAgent`.
     """
 
     hosts: int
@@ -71,6 +72,7 @@ class Sizes:
     containers: int
     changes: int
     timeout_s: float
+    patience: int
 
 
 class Fleet:
@@ -191,7 +193,7 @@ class Fleet:
 
     def _settle(self) -> None:
         """Wait until no host writes: what changed with the last step is published a TTL later."""
-        time.sleep(_HEARTBEAT_TTL_S)
+        time.sleep(HEARTBEAT_TTL_S * self._sizes.patience + _HEARTBEAT_LATE_S)
         until_s = time.monotonic() + _SETTLE_S
         before, now = -1, self._revision()
         while now != before and time.monotonic() < until_s:
@@ -284,6 +286,13 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hosts", type=int, help=f"{_HOSTS}, with --quick {_QUICK_HOSTS}")
     parser.add_argument("--etcds", type=int, choices=(1, 3), default=1)
     parser.add_argument("--timeout", type=float, default=900, metavar="S", help="of each step")
+    parser.add_argument(
+        "--patience",
+        type=int,
+        default=1,
+        metavar="N",
+        help="N times the agents' time limits: for more hosts than the processors carry",
+    )
     parser.add_argument("steps", nargs="*", metavar="STEP", help=", ".join(_STEPS))
 
 
@@ -301,9 +310,12 @@ def measure(bench: Bench, given: Options) -> None:
         containers=max(1, (1_000 if given.quick else 10_000) // hosts),
         changes=50 if given.quick else 300,
         timeout_s=given.timeout,
+        patience=given.patience,
     )
     bench.fact("hosts", hosts)
     bench.fact("members of etcd", sizes.etcds)
+    if sizes.patience > 1:
+        bench.fact("the agents' time limits, times", sizes.patience)
     steps = [each for each in _STEPS if each == "join" or each in (given.steps or _STEPS)]
     with tempfile.TemporaryDirectory(prefix="hm-fleet-", dir="/dev/shm") as folder:
         run(bench, sizes, Path(folder), steps)
@@ -315,7 +327,7 @@ def run(bench: Bench, sizes: Sizes, folder: Path, steps: Sequence[str]) -> None:
     etcds = Etcds(sizes.etcds)
     with etcds.running(), etcdlab.registry(*etcds.members) as mesh:
         mesh.create_config(_CONFIG)
-        hosts = Hosts(sizes.hosts, etcds.endpoints, folder)
+        hosts = Hosts(sizes.hosts, etcds.endpoints, folder, sizes.patience)
         with hosts.booted():
             fleet = Fleet(bench, sizes, etcds, hosts, mesh)
             for each in steps:

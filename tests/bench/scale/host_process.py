@@ -1,10 +1,10 @@
 """A process with many hosts, which the bench commands by lines of JSON.
 
-    python -m tests.bench.scale.host_process FOLDER BOOT FIRST COUNT ENDPOINT…
+    python -m tests.bench.scale.host_process FOLDER BOOT PATIENCE FIRST COUNT ENDPOINT…
 
 BOOT counts the boots of these hosts: their boot id follows from it, as a rebooted machine has
-another one. Each line on standard input is [METHOD, {arguments}], each on standard output its
-result.
+another one. PATIENCE multiplies the agents' time limits. Each line on standard input is
+[METHOD, {arguments}], each on standard output its result.
 """
 
 from __future__ import annotations
@@ -17,25 +17,32 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from agent import log
 from agent.etcd import connections
+from agent.registry import follower
 from agent.settings import LogSettings
 from tests.bench.scale.light_agent import Goal, LightAgent, cables
 
 _LOOK_S = 0.1
 _NICE = 3
 """etcd shares the processors with its clients here and nowhere else: it comes first."""
+_SWITCH_S = 0.1
+"""Each thread that waits for the interpreter wakes up so often. With twenty busy agents in one
+process, Python's 5 ms cost more processor time than the agents' work."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class HostProcess:
     """The hosts of this process."""
 
-    def __init__(self, folder: Path, boot: int, numbers: range, etcd: tuple[str, ...]) -> None:
-        self._agents = [LightAgent(each, folder, etcd) for each in numbers]
+    def __init__(
+        self, folder: Path, boot: int, patience: int, numbers: range, etcd: tuple[str, ...]
+    ) -> None:
+        self._agents = [LightAgent(each, folder, etcd, patience) for each in numbers]
         self._goal = Goal()
         self._looks = threading.Thread(target=self._look, daemon=True)
         self._looks.start()
@@ -99,22 +106,30 @@ class HostProcess:
 
 
 def main() -> None:
-    folder, boot, first, count, *etcd = sys.argv[1:]
+    folder, boot, patience, first, count, *etcd = sys.argv[1:]
     os.nice(_NICE)
+    sys.setswitchinterval(_SWITCH_S)
     log.configure(LogSettings(level="error"), stream=sys.stderr, is_tty=False)
     # Channels of one process share a connection to a server by default. Hosts do not.
     own = ("grpc.use_local_subchannel_pool", 1)
-    connections.CHANNEL_OPTIONS = (*connections.CHANNEL_OPTIONS, own)
+    connections.CHANNEL_OPTIONS = (*_patient(int(patience)), own)
+    follower.SILENCE_S *= int(patience)
     boot_id = Path(folder) / f"boot-{boot}-{first}"
     boot_id.write_text(f"{uuid.uuid5(uuid.NAMESPACE_OID, boot)}\n")
     subprocess.run(["mount", "--bind", boot_id, _BOOT_ID], check=True)
     numbers = range(int(first), int(first) + int(count))
-    hosts = HostProcess(Path(folder), int(boot), numbers, tuple(etcd))
+    hosts = HostProcess(Path(folder), int(boot), int(patience), numbers, tuple(etcd))
     print("null", flush=True)
     for line in sys.stdin:
         method, arguments = json.loads(line)
         answer: Any = getattr(hosts, method)(**arguments)
         print(json.dumps(answer), flush=True)
+
+
+def _patient(factor: int) -> Iterator[tuple[str, int]]:
+    """Yield the channels' options, with time limits so many times as long."""
+    for name, value in connections.CHANNEL_OPTIONS:
+        yield name, value * factor if name.endswith("timeout_ms") else value
 
 
 if __name__ == "__main__":

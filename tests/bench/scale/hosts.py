@@ -77,12 +77,14 @@ class Hosts:
         count: Of hosts.
         etcd: Endpoints.
         folder: Where their state is, from boot to boot.
+        patience: See :class:`LightAgent`.
     """
 
-    def __init__(self, count: int, etcd: tuple[str, ...], folder: Path) -> None:
+    def __init__(self, count: int, etcd: tuple[str, ...], folder: Path, patience: int) -> None:
         self.count = count
         self._etcd = etcd
         self._folder = folder
+        self._patience = patience
         self._boots = 0
         self._processes: list[_Process] = []
         self._pool = ThreadPoolExecutor(64)
@@ -107,7 +109,7 @@ class Hosts:
         self._processes = [
             _Process(
                 [
-                    *(str(self._folder), str(self._boots), str(first)),
+                    *(str(self._folder), str(self._boots), str(self._patience), str(first)),
                     *(str(min(_PER_PROCESS, self.count - first)), *self._etcd),
                 ],
                 self._folder / "log",

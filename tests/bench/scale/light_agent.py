@@ -22,10 +22,11 @@ from agent.registry.own.identity import host_id
 from agent.settings import load_settings
 from tests.netns.netlab import Host
 
-__all__ = ["ETCD", "Goal", "LightAgent", "cables"]
+__all__ = ["ETCD", "HEARTBEAT_TTL_S", "Goal", "LightAgent", "cables"]
 
 ETCD = "172.16.0.1"
 """Address of etcd, and of the router between the hosts."""
+HEARTBEAT_TTL_S = 30
 _FIRST = IPv4Address("172.16.1.0")
 _ROUTER = "02:00:00:00:00:01"
 _PREFIX = 12
@@ -65,10 +66,10 @@ class LightAgent:
         number: From 0 on.
         folder: Of the hosts; one that has this host's state is that of a host that was rebooted.
         etcd: Endpoints.
-        extra: More of agent.toml.
+        patience: Factor of the time limits which a host that waits for a processor would miss.
     """
 
-    def __init__(self, number: int, folder: Path, etcd: tuple[str, ...], extra: str = "") -> None:
+    def __init__(self, number: int, folder: Path, etcd: tuple[str, ...], patience: int) -> None:
         self.number = number
         self.folder = folder / f"host{number}"
         self.address = _FIRST + number
@@ -81,11 +82,12 @@ class LightAgent:
         (self.folder / "state" / "host-id").write_text(host_id(f"{number + 1:032x}"))
         endpoints = ", ".join(f'"{each}"' for each in etcd)
         self._settings.write_text(
-            f"[etcd]\nendpoints = [{endpoints}]\n"
+            f"[etcd]\nendpoints = [{endpoints}]\ncall_timeout_s = {5 * patience}\n"
+            f"[lease]\nheartbeat_ttl_s = {HEARTBEAT_TTL_S * patience}\n"
             f'[host]\nname = "host{number}"\nuplink = "eth0"\n'
             f'[agent]\nstate_dir = "{self.folder}/state"\nrun_dir = "{self.folder}/run"\n'
             '[docker]\nmanage = false\nsocket = "/run/no-docker-here/docker.sock"\n'
-            f"[firewall]\nmanage = false\n{extra}"
+            "[firewall]\nmanage = false\n"
         )
 
     def plug(self) -> None:
