@@ -3,9 +3,9 @@
     .venv/bin/python -m tests.bench.scale.fleet [--quick] [--hosts N] [--etcds 1|3] [STEP...]
 
 Every host is the shipped agent with a network namespace and connections to etcd of its own, many in
-one process. Steps: join, steady, reboot, restart, containers; the first is always done. The hosts
-share this machine's processors, so a time says more of the machine than of a mesh. Processor time,
-requests and bytes do not. docs/scale.md has the arithmetic.
+one process. Steps: join, steady, reboot, restart, containers; the first is always done, the others
+in the order given. The hosts share this machine's processors, so a time says more of the machine
+than of a mesh. Processor time, requests and bytes do not. docs/scale.md has the arithmetic.
 """
 
 from __future__ import annotations
@@ -316,7 +316,7 @@ def measure(bench: Bench, given: Options) -> None:
     bench.fact("members of etcd", sizes.etcds)
     if sizes.patience > 1:
         bench.fact("the agents' time limits, times", sizes.patience)
-    steps = [each for each in _STEPS if each == "join" or each in (given.steps or _STEPS)]
+    steps = ["join", *(each for each in given.steps or _STEPS if each != "join")]
     with tempfile.TemporaryDirectory(prefix="hm-fleet-", dir="/dev/shm") as folder:
         run(bench, sizes, Path(folder), steps)
 
