@@ -28,7 +28,7 @@ from agent.settings import LogSettings
 from tests.bench.scale.light_agent import Goal, LightAgent, cables
 
 _LOOK_S = 0.1
-_NICE = 3
+_NICE = 19
 """etcd shares the processors with its clients here and nowhere else: it comes first."""
 _SWITCH_S = 0.1
 """Each thread that waits for the interpreter wakes up so often. With twenty busy agents in one
