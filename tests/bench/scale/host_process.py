@@ -23,6 +23,7 @@ from typing import Any
 
 from agent import log
 from agent.etcd import connections
+from agent.kernel.netlink.socket import NetlinkSocket
 from agent.registry import follower
 from agent.settings import LogSettings
 from tests.bench.scale.light_agent import Goal, LightAgent, cables
@@ -114,6 +115,7 @@ def main() -> None:
     own = ("grpc.use_local_subchannel_pool", 1)
     connections.CHANNEL_OPTIONS = (*_patient(int(patience)), own)
     follower.SILENCE_S *= int(patience)
+    _wait_for_kernel(int(patience))
     boot_id = Path(folder) / f"boot-{boot}-{first}"
     boot_id.write_text(f"{uuid.uuid5(uuid.NAMESPACE_OID, boot)}\n")
     subprocess.run(["mount", "--bind", boot_id, _BOOT_ID], check=True)
@@ -130,6 +132,17 @@ def _patient(factor: int) -> Iterator[tuple[str, int]]:
     """Yield the channels' options, with time limits so many times as long."""
     for name, value in connections.CHANNEL_OPTIONS:
         yield name, value * factor if name.endswith("timeout_ms") else value
+
+
+def _wait_for_kernel(factor: int) -> None:
+    """Have every netlink socket wait so many times as long."""
+    plain = NetlinkSocket.__init__
+
+    def patient(self: NetlinkSocket, **arguments: Any) -> None:  # noqa: ANN401 - its own
+        plain(self, **arguments)
+        self._timeout_s *= factor
+
+    NetlinkSocket.__init__ = patient  # type: ignore[method-assign] # imported by name everywhere
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Any
 __all__ = ["Cost", "Hosts", "Times"]
 
 _PER_PROCESS = 20
+_END_S = 300
 _SHOWN = 3
 
 
@@ -67,7 +68,9 @@ class _Process:
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.wait(60)
+
+    def wait(self) -> None:
+        self._process.wait(_END_S)
 
 
 class Hosts:
@@ -121,6 +124,8 @@ class Hosts:
     def _kill(self) -> None:
         for each in self._processes:
             each.kill()
+        for each in self._processes:
+            each.wait()
         self._processes = []
 
     def all(self, method: str, **arguments: object) -> list[Any]:
