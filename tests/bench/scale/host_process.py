@@ -109,6 +109,8 @@ class HostProcess:
 def main() -> None:
     folder, boot, patience, first, count, *etcd = sys.argv[1:]
     os.nice(_NICE)
+    # A thread that wakes up takes no processor from one that works: a quarter less work in all.
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     sys.setswitchinterval(_SWITCH_S)
     log.configure(LogSettings(level="error"), stream=sys.stderr, is_tty=False)
     # Channels of one process share a connection to a server by default. Hosts do not.
