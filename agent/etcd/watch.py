@@ -99,6 +99,11 @@ class WatchStream:
             self.close()
             raise
 
+    @property
+    def waiting(self) -> int:
+        """How many responses are already here."""
+        return self._responses.qsize()
+
     def request_progress(self) -> None:
         """Ask etcd to answer with its revision, to tell a quiet watch from a dead one."""
         self._requests.put(_PROGRESS)

@@ -35,7 +35,8 @@ SILENCE_S = 10.0
 With one call's deadline (5 s) on top, a stopped server is reported within 15 s."""
 
 _COALESCE_S = 0.1
-"""Responses that are already here are folded into one view, for this long at most."""
+"""Responses that come while others are folded join the same view, for this long at most. Those that
+were here before always do: a host short of processor time must not fall further behind."""
 
 _NEVER_REPORTED = "never reported"
 _STEADY_S = 10.0  # a watch that lived that long resets the back-off
@@ -233,9 +234,12 @@ class Follower(Generic[_V]):
         error are published before the error is raised.
         """
         try:
-            until_s = self._clock() + _COALESCE_S
+            here, until_s = stream.waiting, self._clock() + _COALESCE_S
             more: Sequence[Event] | None = events
-            while more is not None and not self.is_urgent(more) and self._clock() < until_s:
+            while more is not None and not self.is_urgent(more):
+                if here <= 0 and self._clock() >= until_s:
+                    break
+                here -= 1
                 more = stream.next(0.0)
                 events.extend(more or ())
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 import tracemalloc
@@ -123,6 +124,39 @@ def test_promise_4_a_wipe_is_seen_although_holders_are_back_before_it_is(mesh: R
         go_on.set()
         following.stop()
     assert 0 in [len(view.leases) for view in seen.items]
+
+
+def test_a_backlog_is_one_view_on_a_host_that_is_short_of_processor_time(mesh: Registry) -> None:
+    """Else such a host would make one view of each change, and fall further behind."""
+    seen, stuck, go_on, slow = Heard(), threading.Event(), threading.Event(), itertools.count()
+
+    def on_view(view: View) -> None:
+        seen(view)
+        if view.leases:
+            stuck.set()
+            assert go_on.wait(20)
+
+    late_s = 2 * follower._COALESCE_S
+    following = Directory(
+        mesh, on_view, Heard(), clock=lambda: time.monotonic() + late_s * next(slow)
+    )
+    following.start()
+    try:
+        eventually(lambda: len(seen) > 0)
+        mesh.claim(request(0))
+        assert stuck.wait(20)
+        before = len(seen)
+        for number in range(1, 13):
+            mesh.claim(request(number))
+        stream = following._stream
+        assert stream is not None
+        eventually(lambda: stream.waiting >= 12)
+        go_on.set()
+        eventually(lambda: len(seen.last.leases) == 13)
+        assert len(seen) - before <= 2
+    finally:
+        go_on.set()
+        following.stop()
 
 
 def test_promise_4_a_malformed_record_removes_nothing(mesh: Registry, etcd: Etcd) -> None:
