@@ -20,12 +20,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Network
 from pathlib import Path
 
 from agent.etcd import kv
 from agent.model import LEVEL
 from agent.registry.follower import PROGRESS_EVERY_S
-from agent.registry.records import CONFIG, encode_config
+from agent.registry.records import CONFIG, MEMORY, encode_config, encode_memory
 from agent.registry.registry import Registry
 from tests.bench.harness import Bench
 from tests.bench.program import Options, main
@@ -36,6 +37,7 @@ from tests.etcd.support import etcdlab
 
 _STEPS = ("join", "steady", "reboot", "restart", "containers")
 _HOSTS = 100
+_MOST_HOSTS = 10_000
 _QUICK_HOSTS = 40
 _LEAST_S = 1_800
 _PER_HOST_S = 10
@@ -207,9 +209,10 @@ class Fleet:
         return self._hosts.await_all(self._sizes.timeout_s, print)
 
     def _mark(self) -> int:
-        """Write a record that every host sees and none acts on; return its revision."""
-        key = f"{self._mesh.keys.prefix}/bench/mark".encode()
-        return self._mesh.client.txn("mark", [], [kv.put(key, b"x")]).revision
+        """Write a record that every host's view shows and none acts on; return its revision."""
+        key = self._mesh.keys.of(MEMORY, etcdlab.host(_MOST_HOSTS))
+        written = kv.put(key, encode_memory(IPv4Network((_CONFIG.subnet_max, _CONFIG.subnet_len))))
+        return self._mesh.client.txn("mark", [], [written]).revision
 
     def _report_times(
         self, step: str, began_s: float, times: Sequence[Times], *, leases: bool = True
