@@ -30,13 +30,11 @@ def picture_of(name: str) -> str:
 
 def block(program: Program, document: Mapping[str, Any], *, plot: bool) -> str:
     """Return what lies between the two comments of a program."""
-    figures = document["figures"]
-    rest = [each for each in figures[_FIGURES_SHOWN:] if each["goal"]]
-    rows = [row(each) for each in (*figures[:_FIGURES_SHOWN], *rest)]
+    rows = [row(each) for each in shown(document)]
     facts = [_cells(name, _fact(value)) for name, value in document["facts"].items()]
     lines = [*_about(program, document), "", _HEAD, *rows, *facts[:_FACTS_SHOWN], ""]
     for what, more in (
-        ("figures without a goal", len(figures) - len(rows)),
+        ("figures without a goal", len(document["figures"]) - len(rows)),
         ("facts", len(facts[_FACTS_SHOWN:])),
     ):
         if more:
@@ -44,6 +42,12 @@ def block(program: Program, document: Mapping[str, Any], *, plot: bool) -> str:
     if plot:
         lines += [f"![{program.name} as a plot]({picture_of(program.name)})", ""]
     return "\n".join(lines) + "\n"
+
+
+def shown(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the figures that the page has, in its table and in its plot."""
+    figures = document["figures"]
+    return [*figures[:_FIGURES_SHOWN], *(each for each in figures[_FIGURES_SHOWN:] if each["goal"])]
 
 
 def row(figure: Mapping[str, Any]) -> str:

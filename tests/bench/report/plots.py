@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.bench.report.page import shown
 from tests.bench.statistic import Verdict
 
 _FEWEST = 3
@@ -77,12 +78,10 @@ def digest(commands: str) -> str:
 
 def _chosen(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the ratios if there are enough, else the values of the unit that most have."""
-    shown = [
-        each for each in document["figures"] if each["judgement"]["verdict"] != Verdict.REFUSED
-    ]
-    found = [each for each in shown if each["kind"] == "ratio"]
+    known = [each for each in shown(document) if each["judgement"]["verdict"] != Verdict.REFUSED]
+    found = [each for each in known if each["kind"] == "ratio"]
     if len(found) < _FEWEST:
-        values = [each for each in shown if each["kind"] == "value"]
+        values = [each for each in known if each["kind"] == "value"]
         units = Counter(each["unit"] for each in values).most_common(1)
         found = [each for each in values if each["unit"] == units[0][0]] if units else []
     return found

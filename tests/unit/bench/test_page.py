@@ -114,6 +114,14 @@ def test_of_many_figures_those_with_a_goal_are_shown(tmp_path: Path) -> None:
     assert f"{hidden} more figures without a goal are in figures/try.json." in lines
 
 
+def test_a_plot_has_the_figures_of_the_table(tmp_path: Path) -> None:
+    made = document(tmp_path)
+    without_goal = next(each for each in made["figures"] if each["name"] == "of a write")
+    made["figures"] = [without_goal] * 100
+    points = plots.script(made).partition("$data << END\n")[2].partition("\nEND")[0]
+    assert len(points.splitlines()) == len(page.shown(made)) == 80
+
+
 def test_published_json_makes_the_same_page_and_plot(tmp_path: Path) -> None:
     """Its numbers are rounded, and none is lost."""
     made = document(tmp_path)
