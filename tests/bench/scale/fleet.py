@@ -37,7 +37,6 @@ from tests.etcd.support import etcdlab
 
 _STEPS = ("join", "steady", "reboot", "restart", "containers")
 _HOSTS = 100
-_MOST_HOSTS = 10_000
 _QUICK_HOSTS = 40
 _LEAST_S = 1_800
 _PER_HOST_S = 10
@@ -210,7 +209,7 @@ class Fleet:
 
     def _mark(self) -> int:
         """Write a record that every host's view shows and none acts on; return its revision."""
-        key = self._mesh.keys.of(MEMORY, etcdlab.host(_MOST_HOSTS))
+        key = self._mesh.keys.of(MEMORY, etcdlab.host(self._sizes.hosts))
         written = kv.put(key, encode_memory(IPv4Network((_CONFIG.subnet_max, _CONFIG.subnet_len))))
         return self._mesh.client.txn("mark", [], [written]).revision
 

@@ -17,7 +17,6 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +114,8 @@ def main() -> None:
     log.configure(LogSettings(level="error"), stream=sys.stderr, is_tty=False)
     # Channels of one process share a connection to a server by default. Hosts do not.
     own = ("grpc.use_local_subchannel_pool", 1)
-    connections.CHANNEL_OPTIONS = (*_patient(int(patience)), own)
-    follower.SILENCE_S *= int(patience)
-    _wait_for_kernel(int(patience))
+    connections.CHANNEL_OPTIONS = (*connections.CHANNEL_OPTIONS, own)
+    _wait_longer(int(patience))
     boot_id = Path(folder) / f"boot-{boot}-{first}"
     boot_id.write_text(f"{uuid.uuid5(uuid.NAMESPACE_OID, boot)}\n")
     subprocess.run(["mount", "--bind", boot_id, _BOOT_ID], check=True)
@@ -130,14 +128,13 @@ def main() -> None:
         print(json.dumps(answer), flush=True)
 
 
-def _patient(factor: int) -> Iterator[tuple[str, int]]:
-    """Yield the channels' options, with time limits so many times as long."""
-    for name, value in connections.CHANNEL_OPTIONS:
-        yield name, value * factor if name.endswith("timeout_ms") else value
-
-
-def _wait_for_kernel(factor: int) -> None:
-    """Have every netlink socket wait so many times as long."""
+def _wait_longer(factor: int) -> None:
+    """Make the agents' time limits that are no settings so many times as long."""
+    connections.CHANNEL_OPTIONS = tuple(
+        (name, value * factor if name.endswith("timeout_ms") else value)
+        for name, value in connections.CHANNEL_OPTIONS
+    )
+    follower.SILENCE_S *= factor
     plain = NetlinkSocket.__init__
 
     def patient(self: NetlinkSocket, **arguments: Any) -> None:  # noqa: ANN401 - its own

@@ -18,15 +18,16 @@ from agent.daemon.core.reload import Source
 from agent.daemon.state import events
 from agent.daemon.state.agent_state import AgentState
 from agent.model.endpoint import Endpoint, EndpointAddress, Health
-from agent.registry.own.identity import host_id
-from agent.settings import load_settings
+from agent.settings import EtcdSettings, LeaseSettings, load_settings
+from tests.etcd.support import etcdlab
 from tests.netns.netlab import Host
 
 __all__ = ["ETCD", "HEARTBEAT_TTL_S", "Goal", "LightAgent", "cables"]
 
 ETCD = "172.16.0.1"
 """Address of etcd, and of the router between the hosts."""
-HEARTBEAT_TTL_S = 30
+HEARTBEAT_TTL_S = LeaseSettings().heartbeat_ttl_s
+_CALL_TIMEOUT_S = EtcdSettings().call_timeout_s
 _FIRST = IPv4Address("172.16.1.0")
 _ROUTER = "02:00:00:00:00:01"
 _PREFIX = 12
@@ -79,10 +80,10 @@ class LightAgent:
         self._settings = self.folder / "agent.toml"
         self.folder.mkdir(exist_ok=True)
         (self.folder / "state").mkdir(exist_ok=True)
-        (self.folder / "state" / "host-id").write_text(host_id(f"{number + 1:032x}"))
+        (self.folder / "state" / "host-id").write_text(etcdlab.host(number))
         endpoints = ", ".join(f'"{each}"' for each in etcd)
         self._settings.write_text(
-            f"[etcd]\nendpoints = [{endpoints}]\ncall_timeout_s = {5 * patience}\n"
+            f"[etcd]\nendpoints = [{endpoints}]\ncall_timeout_s = {_CALL_TIMEOUT_S * patience}\n"
             f"[lease]\nheartbeat_ttl_s = {HEARTBEAT_TTL_S * patience}\n"
             f'[host]\nname = "host{number}"\nuplink = "eth0"\n'
             f'[agent]\nstate_dir = "{self.folder}/state"\nrun_dir = "{self.folder}/run"\n'
