@@ -284,8 +284,10 @@ def code(message: dns.message.Message) -> str:
 
 
 def _listen(address: str) -> tuple[socket.socket, socket.socket]:
+    """Open what systemd/hostmesh-dns-53.socket has systemd open, as it says."""
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     udp.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+    udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
     udp.bind((address, 53))
     return udp, socket.create_server((address, 53))
 

@@ -203,7 +203,10 @@ def test_the_only_upstream_frozen_delays_its_own_queries_only(stage: Stage) -> N
     use(stage, "127.0.0.2")
     only = stage.upstreams[0]
     only.signal(signal.SIGSTOP)
+    # They are all there when a server that had to wait for a core reads the first.
+    stage.processes[FIRST].send_signal(signal.SIGSTOP)
     flood = stage.plain.call(_flood, MOST_OF_ASKER + 50)
+    stage.processes[FIRST].send_signal(signal.SIGCONT)
     try:
         eventually(lambda: stage.status()["counters"]["over_limit"] >= 50, 15)
         assert stage.status()["under_way"] <= MOST_OF_ASKER
