@@ -152,7 +152,10 @@ def _membership(host: Host, facts: HostFacts, mesh: Mesh, own: set[str]) -> Iter
     if facts.etcd_cluster and set(facts.etcd_cluster.split(",")) != members:
         yield Finding(name, f"its etcd belongs to another mesh: {facts.etcd_cluster}",
                       "if that one is gone, there: rm -r /etc/hostmesh-etcd")  # fmt: skip
-    if host.member_address and host.member_address not in facts.addresses:
+    if host.member_address == "-":
+        yield Finding(name, "it has no default route, whose address its etcd would use",
+                      f"--with-etcd {name}=ADDRESS, with the other members")  # fmt: skip
+    elif host.member_address and host.member_address not in facts.addresses:
         yield Finding(name, f"it has no address {host.member_address}, which its etcd would use",
                       f"--with-etcd {name}=ADDRESS")  # fmt: skip
 

@@ -16,7 +16,7 @@ from agent.deploy.inventory import Change, endpoints, inventory, speaker_of
 from agent.deploy.progress import Progress, reason
 from agent.errors import HostmeshError, Refused
 
-__all__ = ["Deployment", "Look"]
+__all__ = ["Deployment", "Look", "completed"]
 
 _FACTS_TASK = "Collect facts"
 _YES = ("y", "yes")
@@ -80,7 +80,7 @@ class Deployment:
         """
         ansible = self.engine.version()
         facts, lost = self.facts(mesh)
-        mesh = _completed(mesh, facts)
+        mesh = completed(mesh, facts)
         findings = list(lost)
         findings += judge(mesh, facts, ansible=ansible, endpoints=endpoints(mesh))
         if not mesh.cidr and facts:
@@ -197,10 +197,13 @@ class Deployment:
         self.folder.write("inventory.json", text)
 
 
-def _completed(mesh: Mesh, facts: Mapping[str, HostFacts]) -> Mesh:
-    """Return the mesh with what only the hosts could say."""
+def completed(mesh: Mesh, facts: Mapping[str, HostFacts]) -> Mesh:
+    """Return the mesh with what only the hosts could say.
+
+    A member whose facts do not say its address keeps "-", which :func:`judge` refuses.
+    """
     hosts = tuple(
-        replace(host, member_address=facts[host.name].source)
+        replace(host, member_address=facts[host.name].source or "-")
         if host.member_address == "-" and host.name in facts
         else host
         for host in mesh.hosts

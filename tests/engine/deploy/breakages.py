@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,3 +48,15 @@ def page(browser: Browser, host: BootedHost, folder: Path) -> tuple[str, list[st
 def scraped(hosts: Sequence[BootedHost], *, but: BootedHost | None = None) -> Scrape:
     """Return the metrics of each host, "" of one that Prometheus does not reach."""
     return {each.name: "" if each is but else each.run(_METRICS).stdout for each in hosts}
+
+
+def unplug(host: BootedHost) -> Callable[[], None]:
+    """Pull the cable of a host; return what plugs it in again, with the route that went with it."""
+    route = host.run(["ip", "route", "show", "default"]).stdout.split()
+    host.run(["ip", "link", "set", "eth0", "down"])
+
+    def plug_in() -> None:
+        host.run(["ip", "link", "set", "eth0", "up"])
+        host.run(["ip", "route", "add", *route])
+
+    return plug_in

@@ -20,7 +20,7 @@ from hostmesh_lab.wait import wait_until
 
 from tests.browser.chromium import chromium
 from tests.engine.deploy import controller
-from tests.engine.deploy.breakages import check, failed, page, scraped
+from tests.engine.deploy.breakages import check, failed, page, scraped, unplug
 from tests.engine.deploy.controller import FOLDER, UP, Controller
 from tests.unit.monitoring.promtool import expect
 
@@ -192,7 +192,7 @@ def test_three_breakages_are_named_by_check_page_and_alert(
         wait_until(lambda: check(one)[0] == 0, 60, "the name server to answer")
 
         # A host whose cable is pulled: check, page and alert speak of it.
-        two.run(["ip", "link", "set", "eth0", "down"])
+        plug_in = unplug(two)
         wait_until(lambda: "peer-dead" in one.conditions(), 90, "the silent host to be missed")
         status, document = check(one)
         states = {each["host_name"]: each["state"] for each in document["peers"]}
@@ -201,7 +201,7 @@ def test_three_breakages_are_named_by_check_page_and_alert(
         assert "peer-dead" in text
         assert "agentctl remove web2" in commands
         expect(tmp_path, scraped(hosts, but=two), healthy, ("HostmeshAgentDown", ""))
-        two.run(["ip", "link", "set", "eth0", "up"])
+        plug_in()
         operator.lab.wait_ready(90, ["host1", "host2", "host3"])
 
 

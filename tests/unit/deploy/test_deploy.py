@@ -18,7 +18,7 @@ import pytest
 
 from agent.deploy import packages
 from agent.deploy.checks import judge, propose_cidr
-from agent.deploy.deployment import Look
+from agent.deploy.deployment import Look, completed
 from agent.deploy.engine import Event, share
 from agent.deploy.facts import HostFacts, read_facts
 from agent.deploy.folder import DeployFolder, Host, Mesh
@@ -97,6 +97,20 @@ def test_clones_of_one_machine_are_named() -> None:
     found = judge(mesh, {"web1": GOOD, "web2": GOOD}, ansible=ANSIBLE, endpoints=endpoints(mesh))
     assert [(each.host, each.cause) for each in found] == [
         ("web2", "it has the machine-id of web1: a clone")
+    ]
+
+
+def test_a_member_without_a_default_route_is_refused_and_not_left_out() -> None:
+    asked = replace(MESH, hosts=as_members((HOST,), "web1"))
+    assert completed(asked, {"web1": GOOD}) == MESH
+    facts = {"web1": replace(GOOD, source="")}
+    found = judge(completed(asked, facts), facts, ansible=ANSIBLE, endpoints=())
+    assert [(each.cause, each.hint, each.stops) for each in found] == [
+        (
+            "it has no default route, whose address its etcd would use",
+            "--with-etcd web1=ADDRESS, with the other members",
+            True,
+        )
     ]
 
 
