@@ -65,6 +65,7 @@ def member(request: pytest.FixtureRequest, lan: Lan, tmp_path: Path) -> Iterator
             report = AttachReport(state=DockerState.READY, facts=facts)
             agent._inbox.post(DockerReported(report))
             eventually(lambda: "-A HOSTMESH-INBOUND -d 10.64.0.0/25" in "".join(ours(host)), 20)
+            agent._inbox.ask(lambda _apply: None)  # answered after the pass, which writes by tables
             yield made
     finally:
         agent._rule_monitor.stop()
