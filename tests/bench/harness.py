@@ -40,6 +40,7 @@ QUIET = 0.5
 VERSION = 2
 """Of the JSON; 1 had neither `quick` nor the direction of a figure."""
 _LIBRARIES = ("etcd3", "grpcio", "pyroute2", "python-iptables", "docker")
+_ALL_THREADS = 2  # CPUCLOCK_SCHED of a whole process, linux/posix-timers.h
 _LOOK_S = 2.0
 _GLANCE_S = 0.2
 Run = Callable[[], float]
@@ -51,6 +52,11 @@ def busy_s() -> float:
     fields = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:]
     user, nice, system, _idle, _iowait, irq, softirq = map(int, fields[:7])
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+def processor_s(pid: int) -> float:
+    """Return the processor time of all threads of a process, ended ones included, in seconds."""
+    return time.clock_gettime((~pid << 3) | _ALL_THREADS)
 
 
 def resident_mb(pid: int | str = "self", field: str = "VmRSS") -> float:

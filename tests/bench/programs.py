@@ -49,6 +49,7 @@ PROGRAMS = (
         needs=("iperf3", "qperf", "ethtool"),
     ),
     Program("control_path", "tests.bench.control_path.put_to_route", 9, 4, 6, 1, isolated=True),
+    Program("join_storm", "tests.bench.control_path.join_storm", 6, 7, isolated=True),
     Program("cold_start", "tests.bench.control_path.cold_start", 6, 4, isolated=True),
     Program("drift", "tests.bench.control_path.drift", 6, 6, 6, 1),
     Program("membership", "tests.bench.control_path.membership", 12, 8, isolated=True),

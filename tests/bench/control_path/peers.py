@@ -51,17 +51,31 @@ def records_of(number: int, node_address: str, taken: str = "") -> list[tuple[st
     return [(key.decode(), value.decode()) for key, value in found]
 
 
+def node_of(number: int, link: str) -> str:
+    """Return a host's node address; ``link`` is its first three numbers, such as "192.0.2"."""
+    return f"{link}.{101 + number % 99}"
+
+
+def joining(number: int, node_address: str) -> list[list[tuple[str, str]]]:
+    """Return what a host writes that joins, one transaction after the other.
+
+    It says that it is there, claims a lease, and says which.
+    """
+    lease, (key, value), memory = records_of(number, node_address)
+    early = replace(heartbeat_of(number), subnet=None, node_address=IPv4Address(node_address))
+    return [[(key, encode_heartbeat(early).decode())], [lease, memory], [(key, value)]]
+
+
 def transactions(numbers: range, link: str, taken: str = "") -> Iterator[str]:
     """Yield what `etcdctl txn` reads, for these hosts.
 
     Args:
         numbers: Of the hosts.
-        link: The first three numbers of their node addresses, such as "192.0.2".
+        link: As of :func:`node_of`.
         taken: As of :func:`records_of`.
     """
     for start in range(numbers.start, numbers.stop, _OF_TXN):
         hosts = range(start, min(start + _OF_TXN, numbers.stop))
-        nodes = ((each, f"{link}.{101 + each % 99}") for each in hosts)
-        pairs = (pair for number, node in nodes for pair in records_of(number, node, taken))
+        pairs = (pair for each in hosts for pair in records_of(each, node_of(each, link), taken))
         puts = "\n".join(f"put {key} {json.dumps(value)}" for key, value in pairs)
         yield f"\n{puts}\n\n\n"

@@ -29,7 +29,7 @@ from hostmesh_lab.machines.kinds import HostOptions
 
 from tests.bench.bare_client import PROGRAM
 from tests.bench.control_path.peers import transactions
-from tests.bench.harness import Bench
+from tests.bench.harness import Bench, processor_s
 from tests.bench.program import Options, main
 from tests.bench.statistic import Goal
 from tests.waiting import eventually
@@ -44,7 +44,6 @@ _PYTHON = "/opt/hostmesh/venv/bin/python"
 _BARE_PORT = 22379
 _TICKS = os.sysconf("SC_CLK_TCK")
 _SWITCHES = re.compile(r"^voluntary_ctxt_switches:\s+(\d+)$", re.MULTILINE)
-_ALL_THREADS = 2  # CPUCLOCK_SCHED of a whole process, linux/posix-timers.h
 _METRICS = """
 import sys, urllib.request
 print(urllib.request.urlopen(sys.argv[1] + "/metrics", timeout=10).read().decode())
@@ -69,12 +68,17 @@ class Process:
 
     def __init__(self, pid: int) -> None:
         self._proc = Path(f"/proc/{pid}")
-        self._clock = (~pid << 3) | _ALL_THREADS
+        self._pid = pid
         self._began = (0.0, 0.0, 0.0, 0)
 
     def begin(self) -> None:
         """Begin a window."""
-        self._began = (time.monotonic(), self._own_s(), self._programs_s(), self._switches())
+        self._began = (
+            time.monotonic(),
+            processor_s(self._pid),
+            self._programs_s(),
+            self._switches(),
+        )
 
     def end(self) -> Cost:
         """End the window."""
@@ -88,7 +92,7 @@ class Process:
             self._mb("smaps_rollup", "Private_"),
             names["python"],
             sum(names.values()),
-            100 * (self._own_s() - own_s) / took_s,
+            100 * (processor_s(self._pid) - own_s) / took_s,
             100 * (self._programs_s() - programs_s) / took_s,
             60 * (self._switches() - switches) / took_s,
         )
@@ -96,9 +100,6 @@ class Process:
     def _mb(self, file: str, field: str) -> float:
         lines = (self._proc / file).read_text().splitlines()
         return sum(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
-
-    def _own_s(self) -> float:
-        return time.clock_gettime(self._clock)
 
     def _programs_s(self) -> float:
         fields = (self._proc / "stat").read_text().rpartition(")")[2].split()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv4Network
 from types import TracebackType
@@ -20,14 +20,20 @@ from tests.netns.mesh.stage import ETCD, Node
 _PUT = f"""
 import base64, http.client, json, sys, time
 connection = http.client.HTTPConnection("{ETCD}", 2379)
+coded = lambda text: base64.b64encode(text.encode()).decode()
 for line in sys.stdin:
-    pair = [base64.b64encode(text.encode()).decode() for text in json.loads(line)]
-    connection.request("POST", "/v3/kv/put", json.dumps(dict(zip(("key", "value"), pair))))
+    puts = [dict(key=coded(key), value=coded(value)) for key, value in json.loads(line)]
+    path, body = "put", puts[0]
+    if len(puts) > 1:
+        path, body = "txn", dict(success=[dict(request_put=each) for each in puts])
+    connection.request("POST", "/v3/kv/" + path, json.dumps(body))
     connection.getresponse().read()
     print(time.monotonic(), flush=True)
 """
 
 
+Pair = tuple[str, str]
+"""A key and its value."""
 _UNANSWERED = 1000
 """Puts that are given to the program ahead of its answers."""
 
@@ -48,6 +54,11 @@ class Lines:
         self._seen: dict[str, float] = {}
         self._changed = threading.Condition()
         threading.Thread(target=self._read, daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """The program's."""
+        return self._process.pid
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -107,16 +118,20 @@ class Arrivals:
         ]
         self.routes, self.watch = (Lines(each) for each in self._programs[:2])
 
-    def put(self, *pairs: tuple[str, str]) -> float:
+    def put(self, *pairs: Pair) -> float:
         """Put keys and values one after the other; return the monotonic time of the last answer."""
+        return self.put_groups(*([each] for each in pairs))
+
+    def put_groups(self, *groups: Sequence[Pair]) -> float:
+        """Do the same with groups of pairs, each in one transaction."""
         writer, at_s = self._programs[2], 0.0
         assert writer.stdin is not None
         assert writer.stdout is not None
-        for number, pair in enumerate(pairs):
+        for number, group in enumerate(groups):
             if number >= _UNANSWERED:  # or both pipes fill up
                 at_s = float(writer.stdout.readline())
-            writer.stdin.write(json.dumps(pair) + "\n")
-        for _ in pairs[:_UNANSWERED]:
+            writer.stdin.write(json.dumps(group) + "\n")
+        for _ in groups[:_UNANSWERED]:
             at_s = float(writer.stdout.readline())
         return at_s
 
