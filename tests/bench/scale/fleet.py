@@ -5,7 +5,8 @@
 Every host is the shipped agent with a network namespace and connections to etcd of its own, many in
 one process. Steps: join, steady, reboot, restart, containers; the first is always done, the others
 in the order given. The hosts share this machine's processors, so a time says more of the machine
-than of a mesh. Processor time, requests and bytes do not. docs/scale.md has the arithmetic.
+than of a mesh. Processor time, requests and bytes do not. With --watchers only the registry of each
+host is there, and more hosts can be. docs/scale.md has the arithmetic.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from agent.registry.registry import Registry
 from tests.bench.harness import Bench
 from tests.bench.program import Options, main
 from tests.bench.scale.etcds import Etcds, Work
-from tests.bench.scale.hosts import Cost, Hosts, Times
+from tests.bench.scale.hosts import AGENTS, WATCHERS, Cost, Hosts, Times
 from tests.bench.scale.light_agent import ETCD, HEARTBEAT_TTL_S
+from tests.bench.scale.light_watcher import write_records
 from tests.etcd.support import etcdlab
 
 _STEPS = ("join", "steady", "reboot", "restart", "containers")
@@ -63,6 +65,7 @@ class Sizes:
         changes: Of containers, one every tenth of a second.
         timeout_s: Of each step.
         patience: Of the agents; see :class:`LightAgent`.
+        kind: Of the hosts; see :class:`Hosts`.
     """
 
     hosts: int
@@ -74,6 +77,7 @@ class Sizes:
     changes: int
     timeout_s: float
     patience: int
+    kind: str
 
 
 class Fleet:
@@ -92,7 +96,12 @@ class Fleet:
     # --- steps ----------------------------------------------------------------------------
 
     def join(self) -> None:
-        """All hosts join a mesh that has none, within ``join_s``."""
+        """All hosts join a mesh that has none, within ``join_s``.
+
+        Watchers write nothing: what they read is there before.
+        """
+        if self._sizes.kind == WATCHERS:
+            write_records(self._mesh, self._sizes.hosts, _CONFIG)
         self._begin()
         self._hosts.all("expect", routes=self._sizes.hosts)
         began_s = self._hosts.start(self._sizes.join_s)
@@ -194,7 +203,8 @@ class Fleet:
 
     def _settle(self) -> None:
         """Wait until no host writes: what changed with the last step is published a TTL later."""
-        time.sleep(HEARTBEAT_TTL_S * self._sizes.patience + _HEARTBEAT_LATE_S)
+        if self._sizes.kind != WATCHERS:
+            time.sleep(HEARTBEAT_TTL_S * self._sizes.patience + _HEARTBEAT_LATE_S)
         until_s = time.monotonic() + _SETTLE_S
         before, now = -1, self._revision()
         while now != before and time.monotonic() < until_s:
@@ -295,6 +305,11 @@ def options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="N times the agents' time limits: for more hosts than the processors carry",
     )
+    parser.add_argument(
+        "--watchers",
+        action="store_true",
+        help="of each host only the registry, which reads all records and watches",
+    )
     parser.add_argument("steps", nargs="*", metavar="STEP", help=", ".join(_STEPS))
 
 
@@ -313,11 +328,14 @@ def measure(bench: Bench, given: Options) -> None:
         changes=50 if given.quick else 300,
         timeout_s=given.timeout,
         patience=given.patience,
+        kind=WATCHERS if given.watchers else AGENTS,
     )
     bench.fact("hosts", hosts)
     bench.fact("members of etcd", sizes.etcds)
     if sizes.patience > 1:
         bench.fact("the agents' time limits, times", sizes.patience)
+    if sizes.kind == WATCHERS:
+        bench.fact("of each host", "its registry only")
     steps = ["join", *(each for each in given.steps or _STEPS if each != "join")]
     with tempfile.TemporaryDirectory(prefix="hm-fleet-", dir="/dev/shm") as folder:
         run(bench, sizes, Path(folder), steps)
@@ -329,7 +347,7 @@ def run(bench: Bench, sizes: Sizes, folder: Path, steps: Sequence[str]) -> None:
     etcds = Etcds(sizes.etcds)
     with etcds.running(), etcdlab.registry(*etcds.members) as mesh:
         mesh.create_config(_CONFIG)
-        hosts = Hosts(sizes.hosts, etcds.endpoints, folder, sizes.patience)
+        hosts = Hosts(sizes.hosts, etcds.endpoints, folder, sizes.patience, sizes.kind)
         with hosts.booted():
             fleet = Fleet(bench, sizes, etcds, hosts, mesh)
             for each in steps:

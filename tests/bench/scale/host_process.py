@@ -1,10 +1,11 @@
 """A process with many hosts, which the bench commands by lines of JSON.
 
-    python -m tests.bench.scale.host_process FOLDER BOOT PATIENCE FIRST COUNT ENDPOINT…
+    python -m tests.bench.scale.host_process KIND FOLDER BOOT PATIENCE FIRST COUNT ENDPOINT…
 
-BOOT counts the boots of these hosts: their boot id follows from it, as a rebooted machine has
-another one. PATIENCE multiplies the agents' time limits. Each line on standard input is
-[METHOD, {arguments}], each on standard output its result.
+KIND is agents or watchers: of a watcher only the registry is there. BOOT counts the boots of these
+hosts: their boot id follows from it, as a rebooted machine has another one. PATIENCE multiplies the
+hosts' time limits. Each line on standard input is [METHOD, {arguments}], each on standard output
+its result.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,9 @@ from agent.etcd import connections
 from agent.kernel.netlink.socket import NetlinkSocket
 from agent.registry import follower
 from agent.settings import LogSettings
+from tests.bench.scale.hosts import AGENTS
 from tests.bench.scale.light_agent import Goal, LightAgent, cables
+from tests.bench.scale.light_watcher import LightWatcher
 
 _LOOK_S = 0.1
 _NICE = 19
@@ -39,27 +43,20 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 class HostProcess:
     """The hosts of this process."""
 
-    def __init__(
-        self, folder: Path, boot: int, patience: int, numbers: range, etcd: tuple[str, ...]
-    ) -> None:
-        self._agents = [LightAgent(each, folder, etcd, patience) for each in numbers]
+    def __init__(self, agents: Sequence[LightAgent], watchers: Sequence[LightWatcher] = ()) -> None:
+        self._agents = agents
+        self._hosts: Sequence[LightAgent | LightWatcher] = (*agents, *watchers)
         self._goal = Goal()
         self._looks = threading.Thread(target=self._look, daemon=True)
         self._looks.start()
-        commands = "\n".join(cables(self._agents, boot)) + "\n"
-        subprocess.run(["ip", "-batch", "-"], input=commands, text=True, check=True)
-        for each in self._agents:
-            each.plug()
 
     def start(self, over_s: float = 0.0, wait_s: float = 0.0) -> None:
-        """Start all agents at equal distances over a time, the first one after a wait."""
+        """Start all hosts at equal distances over a time, the first one after a wait."""
 
         def run() -> None:
             began_s = time.monotonic() + wait_s
-            for index, each in enumerate(self._agents):
-                time.sleep(
-                    max(0.0, began_s + over_s * index / len(self._agents) - time.monotonic())
-                )
+            for index, each in enumerate(self._hosts):
+                time.sleep(max(0.0, began_s + over_s * index / len(self._hosts) - time.monotonic()))
                 each.start()
 
         threading.Thread(target=run, daemon=True).start()
@@ -67,12 +64,12 @@ class HostProcess:
     def expect(self, **goal: int) -> None:
         """Note from now on when a host arrives at this goal."""
         self._goal = Goal(**goal)
-        for each in self._agents:
+        for each in self._hosts:
             each.met_s = 0.0
 
     def times(self) -> list[tuple[float, float, float]]:
         """Return for each host when it started, got its lease, and arrived; 0 for not yet."""
-        return [(each.started_s, each.leased_s, each.met_s) for each in self._agents]
+        return [(each.started_s, each.leased_s, each.met_s) for each in self._hosts]
 
     def cost(self) -> dict[str, float]:
         """Return what this process has used so far."""
@@ -85,7 +82,7 @@ class HostProcess:
 
     def missing(self) -> list[str]:
         """Return what hosts that have not arrived say of themselves."""
-        return [f"host{each.number}: {each.excuse}" for each in self._agents if not each.met_s]
+        return [f"host{each.number}: {each.excuse}" for each in self._hosts if not each.met_s]
 
     def containers(self, each: int) -> None:
         """Run so many containers on every host."""
@@ -100,13 +97,22 @@ class HostProcess:
 
     def _look(self) -> None:
         while True:
-            for each in self._agents:
+            for each in self._hosts:
                 each.look(self._goal)
             time.sleep(_LOOK_S)
 
 
+def plugged(agents: Sequence[LightAgent], boot: int) -> Sequence[LightAgent]:
+    """Connect the agents' hosts to the router."""
+    commands = "\n".join(cables(agents, boot)) + "\n"
+    subprocess.run(["ip", "-batch", "-"], input=commands, text=True, check=True)
+    for each in agents:
+        each.plug()
+    return agents
+
+
 def main() -> None:
-    folder, boot, patience, first, count, *etcd = sys.argv[1:]
+    kind, folder, boot, patience, first, count, *etcd = sys.argv[1:]
     os.nice(_NICE)
     # A thread that wakes up takes no processor from one that works: a quarter less work in all.
     os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
@@ -119,8 +125,12 @@ def main() -> None:
     boot_id = Path(folder) / f"boot-{boot}-{first}"
     boot_id.write_text(f"{uuid.uuid5(uuid.NAMESPACE_OID, boot)}\n")
     subprocess.run(["mount", "--bind", boot_id, _BOOT_ID], check=True)
-    numbers = range(int(first), int(first) + int(count))
-    hosts = HostProcess(Path(folder), int(boot), int(patience), numbers, tuple(etcd))
+    numbers, at = range(int(first), int(first) + int(count)), tuple(etcd)
+    if kind == AGENTS:
+        agents = [LightAgent(each, Path(folder), at, int(patience)) for each in numbers]
+        hosts = HostProcess(plugged(agents, int(boot)))
+    else:
+        hosts = HostProcess((), [LightWatcher(each, at, int(patience)) for each in numbers])
     print("null", flush=True)
     for line in sys.stdin:
         method, arguments = json.loads(line)

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Cost", "Hosts", "Times"]
+__all__ = ["AGENTS", "WATCHERS", "Cost", "Hosts", "Times"]
 
+AGENTS = "agents"
+WATCHERS = "watchers"
 _PER_PROCESS = 20
 _END_S = 300
 _SHOWN = 3
@@ -81,10 +83,14 @@ class Hosts:
         etcd: Endpoints.
         folder: Where their state is, from boot to boot.
         patience: See :class:`LightAgent`.
+        kind: AGENTS or WATCHERS; see :class:`LightAgent` and :class:`LightWatcher`.
     """
 
-    def __init__(self, count: int, etcd: tuple[str, ...], folder: Path, patience: int) -> None:
+    def __init__(
+        self, count: int, etcd: tuple[str, ...], folder: Path, patience: int, kind: str
+    ) -> None:
         self.count = count
+        self._kind = kind
         self._etcd = etcd
         self._folder = folder
         self._patience = patience
@@ -112,7 +118,13 @@ class Hosts:
         self._processes = [
             _Process(
                 [
-                    *(str(self._folder), str(self._boots), str(self._patience), str(first)),
+                    *(
+                        self._kind,
+                        str(self._folder),
+                        str(self._boots),
+                        str(self._patience),
+                        str(first),
+                    ),
                     *(str(min(_PER_PROCESS, self.count - first)), *self._etcd),
                 ],
                 self._folder / "log",

@@ -8,6 +8,7 @@ namespace of the process, which is a router to etcd and to the other hosts.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Address
@@ -22,12 +23,12 @@ from agent.settings import EtcdSettings, LeaseSettings, load_settings
 from tests.etcd.support import etcdlab
 from tests.netns.netlab import Host
 
-__all__ = ["ETCD", "HEARTBEAT_TTL_S", "Goal", "LightAgent", "cables"]
+__all__ = ["CALL_TIMEOUT_S", "ETCD", "HEARTBEAT_TTL_S", "Goal", "LightAgent", "cables"]
 
 ETCD = "172.16.0.1"
 """Address of etcd, and of the router between the hosts."""
 HEARTBEAT_TTL_S = LeaseSettings().heartbeat_ttl_s
-_CALL_TIMEOUT_S = EtcdSettings().call_timeout_s
+CALL_TIMEOUT_S = EtcdSettings().call_timeout_s
 _FIRST = IPv4Address("172.16.1.0")
 _ROUTER = "02:00:00:00:00:01"
 _PREFIX = 12
@@ -83,7 +84,7 @@ class LightAgent:
         (self.folder / "state" / "host-id").write_text(etcdlab.host(number))
         endpoints = ", ".join(f'"{each}"' for each in etcd)
         self._settings.write_text(
-            f"[etcd]\nendpoints = [{endpoints}]\ncall_timeout_s = {_CALL_TIMEOUT_S * patience}\n"
+            f"[etcd]\nendpoints = [{endpoints}]\ncall_timeout_s = {CALL_TIMEOUT_S * patience}\n"
             f"[lease]\nheartbeat_ttl_s = {HEARTBEAT_TTL_S * patience}\n"
             f'[host]\nname = "host{number}"\nuplink = "eth0"\n'
             f'[agent]\nstate_dir = "{self.folder}/state"\nrun_dir = "{self.folder}/run"\n'
@@ -168,7 +169,7 @@ class LightAgent:
         self._agent._inbox.post(events.EndpointsSeen(tuple(found)))
 
 
-def cables(agents: list[LightAgent], generation: int) -> list[str]:
+def cables(agents: Sequence[LightAgent], generation: int) -> list[str]:
     """Return ip's commands for the router's ends of the cables."""
     found = []
     for each in agents:
