@@ -15,6 +15,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 
 import pytest
 
@@ -28,6 +29,8 @@ pytestmark = pytest.mark.netns
 
 NODES = 4
 BACK_S = 60.0
+_LINES = 60
+"""Of each agent's log, after a loss."""
 
 
 # -- what can happen to a host; each is over when its context ends
@@ -201,4 +204,16 @@ def one_round(mesh: Mesh, choose: random.Random, name: str) -> None:
     print(f"    right again after {time.monotonic() - ended_s:.1f} s")
     mesh.check_promise_1()
     seen = ping.stop()
+    if seen.lost:
+        print_logs(mesh, [each for _, each in seen.lost])
     assert seen.lost == [], f"promise 3, {name}"
+
+
+def print_logs(mesh: Mesh, lost_s: list[float]) -> None:
+    """Print what the agents last said, and when the first and the last ping was lost."""
+    for each in (lost_s[0], lost_s[-1]):
+        at = datetime.fromtimestamp(time.time() - time.monotonic() + each, UTC)
+        print(f"lost at {at:%H:%M:%S.%f}")
+    for node in mesh.stage.nodes:
+        lines = node.log.read_text(errors="replace").splitlines()
+        print(f"--- {node.name}", *lines[-_LINES:], sep="\n")
