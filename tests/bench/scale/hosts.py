@@ -118,14 +118,8 @@ class Hosts:
         self._processes = [
             _Process(
                 [
-                    *(
-                        self._kind,
-                        str(self._folder),
-                        str(self._boots),
-                        str(self._patience),
-                        str(first),
-                    ),
-                    *(str(min(_PER_PROCESS, self.count - first)), *self._etcd),
+                    *(self._kind, str(self._folder), str(self._boots), str(self._patience)),
+                    *(str(first), str(min(_PER_PROCESS, self.count - first)), *self._etcd),
                 ],
                 self._folder / "log",
             )
