@@ -125,6 +125,10 @@ class Actions:
         """Return the hosts that no fault lasts on."""
         return [name for name in self.addresses if name not in self._faults]
 
+    def _reached(self) -> list[str]:
+        """Return the healthy hosts, and those that moved: they are reached by the new address."""
+        return [name for name in self.addresses if self._faults.get(name, "moved") == "moved"]
+
     def member(self) -> EtcdMember:
         """Return a member of etcd that no fault lasts on."""
         return next(each for name, each in self._lab.etcd.items() if name not in self._faults)
@@ -155,7 +159,7 @@ class Actions:
             wait_until(host.ready, RECOVER_S, f"{host.name} to be ready again", every_s=0.3)
         for end in self._traffic.of_host(host.name):
             self._traffic.follow(end)
-        others = [name for name in self.healthy() if name != host.name]
+        others = [name for name in self._reached() if name != host.name]
         self._traffic.wait_answers(host.name, others, RECOVER_S)
         took_s = time.monotonic() - began_s
         self.longest_s[what] = max(took_s, self.longest_s.get(what, 0.0))
