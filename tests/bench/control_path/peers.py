@@ -7,16 +7,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
-from agent.model import Heartbeat
+from agent.model import Heartbeat, Lease
 from agent.registry.records import (
     HEARTBEATS,
     LEASES,
     MEMORY,
+    Keys,
     encode_heartbeat,
     encode_lease,
     encode_memory,
 )
-from tests.bench.control_path.large_mesh import KEYS, heartbeat_of, identity, lease_of
+from tests.bench.control_path.large_mesh import KEYS, heartbeat_of, lease_of
 
 _SPARE = 12_000
 """Takes the subnet of a host whose own is in use."""
@@ -42,13 +43,16 @@ def records_of(number: int, node_address: str, taken: str = "") -> list[tuple[st
         subnet = subnet_of(_SPARE)
     lease = replace(lease_of(number), subnet=subnet, node_address=address)
     heartbeat: Heartbeat = replace(heartbeat_of(number), subnet=subnet, node_address=address)
-    host = identity(number)
-    found = (
-        (KEYS.of(LEASES, subnet), encode_lease(lease)),
-        (KEYS.of(HEARTBEATS, host), encode_heartbeat(heartbeat)),
-        (KEYS.of(MEMORY, host), encode_memory(subnet)),
-    )
-    return [(key.decode(), value.decode()) for key, value in found]
+    return [(key.decode(), value.decode()) for key, value in encoded(KEYS, lease, heartbeat)]
+
+
+def encoded(keys: Keys, lease: Lease, heartbeat: Heartbeat) -> list[tuple[bytes, bytes]]:
+    """Return keys and values of a host's lease, heartbeat and memory."""
+    return [
+        (keys.of(LEASES, lease.subnet), encode_lease(lease)),
+        (keys.of(HEARTBEATS, heartbeat.host_id), encode_heartbeat(heartbeat)),
+        (keys.of(MEMORY, heartbeat.host_id), encode_memory(lease.subnet)),
+    ]
 
 
 def node_of(number: int, link: str) -> str:

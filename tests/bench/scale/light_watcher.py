@@ -12,18 +12,11 @@ from agent.etcd.client import EtcdClient
 from agent.model import MeshConfig, View
 from agent.model.family import subnets_of
 from agent.registry.directory import Directory
-from agent.registry.records import (
-    HEARTBEATS,
-    LEASES,
-    MEMORY,
-    OWNERS,
-    encode_heartbeat,
-    encode_lease,
-    encode_memory,
-)
+from agent.registry.records import OWNERS, encode_lease
 from agent.registry.registry import Registry
 from agent.settings import EtcdSettings
 from tests.bench.control_path.large_mesh import heartbeat_of, lease_of
+from tests.bench.control_path.peers import encoded
 from tests.bench.scale.light_agent import CALL_TIMEOUT_S, Goal
 from tests.etcd.support import etcdlab
 
@@ -76,11 +69,6 @@ def write_records(mesh: Registry, hosts: int, config: MeshConfig) -> None:
         host = etcdlab.host(number)
         lease = replace(lease_of(number), host_id=host, subnet=subnet)
         heartbeat = replace(heartbeat_of(number), host_id=host, subnet=subnet)
-        values = {
-            mesh.keys.of(LEASES, subnet): encode_lease(lease),
-            mesh.keys.of(OWNERS, (host, subnet)): encode_lease(lease),
-            mesh.keys.of(HEARTBEATS, host): encode_heartbeat(heartbeat),
-            mesh.keys.of(MEMORY, host): encode_memory(subnet),
-        }
-        puts = [kv.put(key, value) for key, value in values.items()]
+        owner = (mesh.keys.of(OWNERS, (host, subnet)), encode_lease(lease))
+        puts = [kv.put(*each) for each in (*encoded(mesh.keys, lease, heartbeat), owner)]
         mesh.client.txn("write a host's records", [], puts)
